@@ -1,0 +1,36 @@
+//! The commands. Each is a file; this one only chooses.
+
+mod check;
+mod connect;
+mod options;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A multithreaded TCP text server that you configure instead of write, and its client.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server, until Ctrl-C or SIGTERM.
+    Serve(options::Options),
+    /// Validate the configuration; print each value, where it came from, and what will bite.
+    Check(options::Options),
+    Connect(connect::Arguments),
+}
+
+/// Runs the command that the process was started with.
+pub(crate) fn run() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Serve(options) => serve::run(&options),
+        Command::Check(options) => check::run(&options),
+        Command::Connect(arguments) => connect::run(&arguments),
+    }
+}

@@ -1,0 +1,118 @@
+//! `talkback check`: what each value is, where it came from, and what of it will bite on this host.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use rustix::process::{Resource, getrlimit};
+use talkback::config::{Host, Loaded};
+
+use super::options::Options;
+
+/// Exit code of a usage or configuration error.
+const EXIT_CONFIG: u8 = 2;
+/// Exit code when the report could not be written.
+const EXIT_FAILED: u8 = 1;
+
+/// Prints the report; every fault of the configuration goes to standard error, a line each.
+pub(crate) fn run(options: &Options) -> ExitCode {
+    let loaded = match options.load() {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    match report(&mut io::stdout().lock(), &loaded, &this_host(read_somaxconn)) {
+        Ok(()) => ExitCode::SUCCESS,
+        // `check | head` has read what it wanted.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cannot write the report: {error}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+/// The facts that the warnings need; one that cannot be had is left out.
+pub(crate) fn this_host(somaxconn: impl FnOnce() -> io::Result<String>) -> Host {
+    Host {
+        somaxconn: somaxconn().ok().and_then(|text| text.trim().parse().ok()),
+        // No hard limit at all is more than any number of connections.
+        descriptors: Some(getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)),
+        workers: std::thread::available_parallelism().map_or(1, usize::from),
+    }
+}
+
+/// net.core.somaxconn of this network namespace.
+pub(crate) fn read_somaxconn() -> io::Result<String> {
+    std::fs::read_to_string("/proc/sys/net/core/somaxconn")
+}
+
+fn report(out: &mut impl Write, loaded: &Loaded, host: &Host) -> io::Result<()> {
+    writeln!(out, "configuration: {}", loaded.source)?;
+    writeln!(out)?;
+    let settings = loaded.config.settings();
+    let width = |text: &str| text.chars().count();
+    let keys = settings.iter().map(|setting| width(&setting.key)).max().unwrap_or(0);
+    let values = settings.iter().map(|setting| width(&setting.value)).max().unwrap_or(0).min(40);
+    for setting in &settings {
+        let origin = loaded.origins.of(&setting.key);
+        writeln!(out, "{:keys$}  {:values$}  {origin}", setting.key, setting.value)?;
+    }
+    writeln!(out)?;
+    let warnings = loaded.config.warnings(host);
+    for warning in &warnings {
+        writeln!(out, "warning: {warning}")?;
+    }
+    match warnings.len() {
+        0 => writeln!(out, "ok: nothing here will bite on this host"),
+        1 => writeln!(out, "ok, with 1 warning"),
+        count => writeln!(out, "ok, with {count} warnings"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use talkback::config::{Environment, Overrides, load};
+
+    fn reported(backlog: u32) -> String {
+        let overrides = Overrides { workers: Some("3".to_owned()), ..Overrides::default() };
+        let mut loaded = load(&overrides, &Environment::default()).expect("the defaults load");
+        loaded.config.listeners[0].backlog = backlog;
+        let host = Host { somaxconn: Some(4096), descriptors: None, workers: 2 };
+        let mut out = Vec::new();
+        report(&mut out, &loaded, &host).expect("a vector takes everything");
+        String::from_utf8(out).expect("the report is text")
+    }
+
+    #[test]
+    fn every_value_stands_in_line_with_its_origin() {
+        let report = reported(4096);
+        assert!(report.starts_with("configuration: built-in defaults\n\n"), "{report}");
+        let column = |key: &str, origin: &str| {
+            let line =
+                report.lines().find(|line| line.starts_with(key)).expect("a line of the key");
+            line.rfind(origin).expect("its origin")
+        };
+        let workers = column("workers ", "--workers");
+        assert_eq!(workers, column("listener[0].address ", "default"));
+        assert_eq!(workers, column("log.connections ", "default"));
+        assert!(report.ends_with("\nok: nothing here will bite on this host\n"), "{report}");
+    }
+
+    #[test]
+    fn warnings_stand_behind_the_values() {
+        let report = reported(4097);
+        assert!(report.contains("\nwarning: listener[0].backlog: 4097 is above"), "{report}");
+        assert!(report.ends_with("\nok, with 1 warning\n"), "{report}");
+    }
+
+    #[test]
+    fn a_fact_that_cannot_be_had_is_left_out() {
+        let denied = || Err(io::Error::from(io::ErrorKind::PermissionDenied));
+        assert_eq!(this_host(denied).somaxconn, None);
+        assert_eq!(this_host(|| Ok("4096\n".to_owned())).somaxconn, Some(4096));
+        assert_eq!(this_host(|| Ok("many".to_owned())).somaxconn, None);
+    }
+}

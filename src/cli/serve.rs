@@ -1,0 +1,182 @@
+//! `talkback serve`: the server as a service. Logging, limits and signals are set up here, for the
+//! library touches nothing that belongs to the whole process.
+
+use std::io::{self, IsTerminal};
+use std::panic;
+use std::process::{self, ExitCode};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+
+use anyhow::Context;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use signal_hook::consts::{SIGHUP, SIGTERM};
+use signal_hook::iterator::Signals;
+use talkback::config::{ConfigError, Log, LogFormat, LogLevel};
+use talkback::server::SocketFiles;
+use talkback::{Server, StartError};
+use tracing::level_filters::LevelFilter;
+use tracing::{info, warn};
+
+use super::check;
+use super::options::Options;
+
+/// A usage or config error.
+const EXIT_CONFIG: u8 = 2;
+/// Could not run: bind, permission, i/o.
+const EXIT_FAILED: u8 = 1;
+
+/// Serves until a signal, then drains. A failure is one line on standard error.
+pub(crate) fn run(options: &Options) -> ExitCode {
+    match serve(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("talkback: {error:#}");
+            let is_config = error.is::<ConfigError>()
+                || matches!(error.downcast_ref(), Some(StartError::Config(_)));
+            ExitCode::from(if is_config { EXIT_CONFIG } else { EXIT_FAILED })
+        }
+    }
+}
+
+fn serve(options: &Options) -> anyhow::Result<()> {
+    let loaded = options.load()?;
+    let config = &loaded.config;
+    set_up_log(&config.log);
+    raise_descriptor_limit();
+    let (stop, stopped) = Stop::new();
+    listen_to_signals(&stop).context("cannot install the signal handlers")?;
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        pid = process::id(),
+        config = %loaded.source,
+        "starting"
+    );
+    for warning in config.warnings(&check::this_host(check::read_somaxconn)) {
+        warn!("{warning}");
+    }
+    let server = Server::start(config)?;
+    stop.know(server.socket_files());
+    info!("ready");
+    // The handlers live as long as the process, so the channel does not close before.
+    let signal = stopped.recv().context("the signal handlers are gone")?;
+    info!(signal = signal.name(), "stop requested; a second signal stops at once");
+    server.drain();
+    Ok(())
+}
+
+/// A signal that stops the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Signal {
+    Interrupt,
+    Terminate,
+}
+
+impl Signal {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Interrupt => "SIGINT",
+            Self::Terminate => "SIGTERM",
+        }
+    }
+
+    /// 128 and the signal's number, as shells have it.
+    fn exit_code(self) -> i32 {
+        match self {
+            Self::Interrupt => 130,
+            Self::Terminate => 143,
+        }
+    }
+}
+
+/// Takes the first signal to the main thread and acts on the second itself: the main thread may be
+/// waiting for a drain.
+struct Stop {
+    /// Room for one: the second finds it full, or taken.
+    requests: Sender<Signal>,
+    is_requested: std::sync::atomic::AtomicBool,
+    files: OnceLock<SocketFiles>,
+}
+
+impl Stop {
+    fn new() -> (Arc<Self>, Receiver<Signal>) {
+        let (requests, stopped) = bounded(1);
+        let is_requested = std::sync::atomic::AtomicBool::new(false);
+        (Arc::new(Self { requests, is_requested, files: OnceLock::new() }), stopped)
+    }
+
+    /// What a forced end has to clean up.
+    fn know(&self, files: SocketFiles) {
+        // Said once, by `serve`.
+        let _ = self.files.set(files);
+    }
+
+    fn request(&self, signal: Signal) {
+        if !self.is_requested.swap(true, std::sync::atomic::Ordering::SeqCst) {
+            // Only the first comes here, so there is room; nobody listens only at the very end.
+            let _ = self.requests.try_send(signal);
+            return;
+        }
+        if let Some(files) = self.files.get() {
+            files.remove();
+        }
+        warn!(signal = signal.name(), "stopping at once");
+        process::exit(signal.exit_code());
+    }
+}
+
+/// SIGINT through ctrlc; SIGTERM and SIGHUP beside it, for ctrlc would take a SIGHUP for a stop.
+fn listen_to_signals(stop: &Arc<Stop>) -> anyhow::Result<()> {
+    let interrupted = stop.clone();
+    ctrlc::set_handler(move || interrupted.request(Signal::Interrupt))?;
+    let mut signals = Signals::new([SIGTERM, SIGHUP])?;
+    let terminated = stop.clone();
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            match signal {
+                SIGTERM => terminated.request(Signal::Terminate),
+                _ => info!("SIGHUP: there is no reload yet; the configuration stays as it is"),
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn set_up_log(log: &Log) {
+    let level = match log.level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_target(false)
+        // Where standard error is closed there is nowhere to complain.
+        .log_internal_errors(false);
+    match log.format {
+        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+    panic::set_hook(Box::new(|panic| {
+        let thread = thread::current();
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let text = panic.payload_as_str().unwrap_or("no text");
+        tracing::error!(thread = thread.name(), place, text, "panic");
+    }));
+}
+
+/// The soft limit is there for programs that use select(2); the hard one is what the operator
+/// allows.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(%error, "the limit of open descriptors stays as it is");
+    }
+}

@@ -1,0 +1,277 @@
+//! The file's tree to a `Config`: which keys there are, and which belong together. How a value is
+//! read is `section`'s, which rules it must keep is `validate`'s.
+
+use std::ops::Range;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::section::{Notes, Section, with_article};
+use super::settings::{framing_from_word, invalid_utf8_from_word};
+use super::validate::wrong_kind;
+use super::{
+    Address, BUILT_IN_RESPONDERS, Config, Fault, Limits, Listener, Log, LogFormat, LogLevel,
+    Metrics, Origins, Shutdown, default_exit_word, duration,
+};
+use crate::wire::Framing;
+
+/// What a file says, as far as it could be read.
+pub(super) struct Document {
+    pub(super) config: Config,
+    pub(super) origins: Origins,
+    /// Sorted by place.
+    pub(super) faults: Vec<Fault>,
+}
+
+/// Reads and validates a whole file.
+pub(super) fn read(source: &str, path: &Path) -> Document {
+    let mut notes = Notes::new(path, source);
+    let (tree, errors) = DeTable::parse_recoverable(source);
+    let only_duplicates = errors.iter().all(|error| error.message().contains("duplicate key"));
+    for error in &errors {
+        let span = error.span().unwrap_or(source.len()..source.len());
+        notes.fault(span, "", format!("not TOML: {}", error.message()));
+    }
+    one_a_line(&mut notes.faults);
+    let mut config = Config::default();
+    // What a parser makes of the rest of a broken file would blame keys that are right.
+    if only_duplicates {
+        config = top(&mut notes, tree.get_ref());
+        let Notes { faults, origins, .. } = &mut notes;
+        let unread: Vec<String> = faults.iter().map(|fault| fault.key.clone()).collect();
+        let broken = config.faults().into_iter().filter(|fault| !unread.contains(&fault.key));
+        faults.extend(broken.map(|fault| fault.at(origins)));
+    }
+    notes.faults.sort_by_key(Fault::rank);
+    Document { config, origins: notes.origins, faults: notes.faults }
+}
+
+/// The fault of a file of which only this much is UTF-8.
+pub(super) fn not_utf8(valid: &[u8], path: &Path) -> Document {
+    let valid = String::from_utf8_lossy(valid);
+    let mut notes = Notes::new(path, &valid);
+    notes.fault(valid.len()..valid.len(), "", "not TOML: here is a byte that is not UTF-8");
+    Document { config: Config::default(), origins: notes.origins, faults: notes.faults }
+}
+
+/// One slip often makes several syntax errors; the first one of a line is the one that helps.
+fn one_a_line(faults: &mut Vec<Fault>) {
+    faults.sort_by_key(Fault::rank);
+    faults.dedup_by_key(|fault| fault.rank().1);
+}
+
+fn put<T>(place: &mut T, read: Option<T>) {
+    if let Some(value) = read {
+        *place = value;
+    }
+}
+
+fn top<'s>(notes: &mut Notes<'s>, table: &DeTable<'s>) -> Config {
+    let mut config = Config::default();
+    let mut section = Section { notes, table, path: String::new(), kind: "" };
+    section.refuse_unknown(&["listener", "limits", "shutdown", "metrics", "log"]);
+    put(&mut config.workers, section.auto_or_integer("workers"));
+    if let Some(read) = listeners(section.notes, table) {
+        config.listeners = read;
+    }
+    put(&mut config.limits, below(section.notes, table, "limits").map(limits));
+    put(&mut config.shutdown, below(section.notes, table, "shutdown").map(shutdown));
+    put(&mut config.metrics, below(section.notes, table, "metrics").map(metrics));
+    put(&mut config.log, below(section.notes, table, "log").map(log));
+    config
+}
+
+/// The section of a `[table]`, its unknown keys noted.
+fn below<'r, 's>(
+    notes: &'r mut Notes<'s>,
+    table: &'r DeTable<'s>,
+    kind: &'static str,
+) -> Option<Section<'r, 's>> {
+    let value = table.get(kind)?;
+    let DeValue::Table(table) = value.get_ref() else {
+        let found = with_article(value.get_ref());
+        notes.fault(value.span(), kind, format!("it is {found}; allowed: a table, [{kind}]"));
+        return None;
+    };
+    let mut section = Section { notes, table, path: kind.to_owned(), kind };
+    section.refuse_unknown(&[]);
+    Some(section)
+}
+
+fn listeners<'s>(notes: &mut Notes<'s>, table: &DeTable<'s>) -> Option<Vec<Listener>> {
+    let value = table.get("listener")?;
+    let DeValue::Array(tables) = value.get_ref() else {
+        let found = with_article(value.get_ref());
+        let problem = format!("it is {found}; allowed: tables with double brackets, [[listener]]");
+        notes.fault(value.span(), "listener", problem);
+        return None;
+    };
+    let mut read = Vec::new();
+    for (index, value) in tables.iter().enumerate() {
+        let path = format!("listener[{index}]");
+        if let DeValue::Table(table) = value.get_ref() {
+            read.push(listener(notes, table, value.span(), index));
+        } else {
+            let found = with_article(value.get_ref());
+            notes.fault(value.span(), &path, format!("it is {found}; allowed: a table"));
+            read.push(unblamed(index));
+        }
+    }
+    if tables.is_empty() {
+        notes.fault(value.span(), "listener", "there is none; at least one is needed");
+    }
+    Some(read)
+}
+
+fn listener<'s>(
+    notes: &mut Notes<'s>,
+    table: &DeTable<'s>,
+    at: Range<usize>,
+    index: usize,
+) -> Listener {
+    let path = format!("listener[{index}]");
+    let mut section = Section { notes, table, path, kind: "listener" };
+    section.refuse_unknown(&[]);
+    let unread = unblamed(index);
+    let default = if index == 0 { Listener::default() } else { unread.clone() };
+    if index > 0 {
+        require(&mut section, at, &["name", "address"]);
+    }
+    let mut listener = Listener::default();
+    let name = section.text("name");
+    listener.name = settle(&section, "name", name, default.name, unread.name);
+    let read = address(&mut section);
+    listener.address = settle(&section, "address", read, default.address, unread.address.clone());
+    put(&mut listener.backlog, section.integer("backlog"));
+    let v6only = section.boolean("v6only");
+    let unix_mode = section.parsed("unix_mode", "is no file mode", mode);
+    let unix_group = section.text("unix_group");
+    if listener.address != unread.address {
+        keys_of_the_kind(&mut section, &listener.address);
+        put(&mut listener.v6only, v6only);
+        (listener.unix_mode, listener.unix_group) = (unix_mode, unix_group);
+    }
+    let framing = section.word("framing", framing_from_word);
+    listener.framing = settle(&section, "framing", framing, Framing::Raw, unread.framing);
+    put(&mut listener.responder, section.word("responder", responder));
+    listener.exit_word = default_exit_word(&listener.responder).to_owned();
+    put(&mut listener.exit_word, section.text("exit_word"));
+    put(&mut listener.invalid_utf8, section.word("invalid_utf8", invalid_utf8_from_word));
+    put(&mut listener.max_message_bytes, section.integer("max_message_bytes"));
+    listener
+}
+
+/// Stands where a listener, or a part of it, could not be read. No rule refuses it, so that only
+/// what is really wrong is blamed.
+fn unblamed(index: usize) -> Listener {
+    Listener {
+        name: format!("unread-{index}"),
+        address: Address::UnixAbstract(format!("unread {index}")),
+        framing: Framing::Line,
+        ..Listener::default()
+    }
+}
+
+/// What was read; else, where nothing was written, the default; else what no rule refuses.
+fn settle<T>(section: &Section<'_, '_>, key: &str, read: Option<T>, default: T, unread: T) -> T {
+    let otherwise = if section.table.contains_key(key) { unread } else { default };
+    read.unwrap_or(otherwise)
+}
+
+/// The defaults of these are the first listener's; another one needs its own.
+fn require(section: &mut Section<'_, '_>, at: Range<usize>, keys: &[&str]) {
+    let missing = "missing; every listener but the first must have one";
+    for key in keys.iter().filter(|key| !section.table.contains_key(**key)) {
+        let name = section.full_name(key);
+        section.notes.fault(at.clone(), &name, missing);
+    }
+}
+
+fn address(section: &mut Section<'_, '_>) -> Option<Address> {
+    let written = section.text("address")?;
+    match written.parse::<Address>() {
+        Ok(address) => Some(address),
+        Err(error) => {
+            let at = section.table.get("address").map(Spanned::span).unwrap_or_default();
+            let name = section.full_name("address");
+            section.notes.fault(at, &name, error.to_string());
+            None
+        }
+    }
+}
+
+/// In a file even `v6only = true` is refused where it means nothing: whoever wrote it expects an
+/// effect.
+fn keys_of_the_kind(section: &mut Section<'_, '_>, address: &Address) {
+    for (key, belongs) in [
+        ("v6only", address.is_ipv6()),
+        ("unix_mode", address.is_unix_path()),
+        ("unix_group", address.is_unix_path()),
+    ] {
+        if let Some(at) = section.key_span(key).filter(|_| !belongs) {
+            let name = section.full_name(key);
+            section.notes.fault(at, &name, wrong_kind(key, &address.to_string()));
+        }
+    }
+}
+
+fn mode(written: &str) -> Option<u32> {
+    let octal =
+        (3..=4).contains(&written.len()) && written.bytes().all(|byte| byte.is_ascii_digit());
+    let mode = u32::from_str_radix(written, 8).ok()?;
+    (octal && mode <= 0o777).then_some(mode)
+}
+
+fn responder(written: &str) -> Option<String> {
+    BUILT_IN_RESPONDERS.contains(&written).then(|| written.to_owned())
+}
+
+const NO_DURATION: &str = "is no duration within the limits";
+
+fn limits(mut section: Section<'_, '_>) -> Limits {
+    let max_connections = section.integer("max_connections");
+    let mut limits = Limits { max_connections, ..Limits::default() };
+    put(&mut limits.max_connections_per_ip, section.integer("max_connections_per_ip"));
+    put(&mut limits.full_message, section.text("full_message"));
+    put(&mut limits.inbox_connections, section.integer("inbox_connections"));
+    for (key, timeout) in [
+        ("idle_timeout", &mut limits.idle_timeout),
+        ("message_timeout", &mut limits.message_timeout),
+        ("send_timeout", &mut limits.send_timeout),
+        ("linger_timeout", &mut limits.linger_timeout),
+    ] {
+        put(timeout, section.parsed(key, NO_DURATION, duration::parse));
+    }
+    put(&mut limits.max_pending_bytes, section.integer("max_pending_bytes"));
+    put(&mut limits.messages_per_turn, section.integer("messages_per_turn"));
+    limits
+}
+
+fn shutdown(mut section: Section<'_, '_>) -> Shutdown {
+    let mut shutdown = Shutdown::default();
+    put(&mut shutdown.drain_delay, section.parsed("drain_delay", NO_DURATION, duration::parse));
+    put(&mut shutdown.drain_timeout, section.parsed("drain_timeout", NO_DURATION, duration::parse));
+    shutdown
+}
+
+fn metrics(mut section: Section<'_, '_>) -> Metrics {
+    let parse = |written: &str| match written {
+        "" => Some(None),
+        written => written.parse().ok().map(Some),
+    };
+    let read = section.parsed("address", "is no address of the sidecar", parse);
+    // One that could not be read must not be found to be a listener's.
+    Metrics { address: settle(&section, "address", read, Metrics::default().address, None) }
+}
+
+fn log(mut section: Section<'_, '_>) -> Log {
+    let mut log = Log::default();
+    put(&mut log.level, section.word("level", LogLevel::from_word));
+    put(&mut log.format, section.word("format", LogFormat::from_word));
+    put(&mut log.connections, section.word("connections", LogLevel::from_word));
+    log
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,280 @@
+//! Flag over environment over file over default, and where the file is looked for. The environment
+//! is a value, so that tests need not touch that of the process.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::document::{self, Document};
+use super::reference::Key;
+use super::validate::shortened;
+use super::{Address, Config, ConfigError, Fault, Listener, LogLevel, Origin, Origins};
+
+/// Where a file is looked for that nobody names.
+const SEARCHED: [&str; 2] = ["./talkback.toml", "/etc/talkback/talkback.toml"];
+/// No configuration is so long; a device or a log named by mistake is not read to its end.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// What flags chose, as it was written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `--config FILE`
+    pub config: Option<PathBuf>,
+    /// `--listen ADDRESS`, any number of them; they replace the file's listeners.
+    pub listen: Vec<String>,
+    /// `--workers N`, or `auto`
+    pub workers: Option<String>,
+}
+
+/// The variables that count. An empty one counts as unset.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Environment {
+    /// `TALKBACK_CONFIG`: the file.
+    pub config: Option<OsString>,
+    /// `TALKBACK_LISTEN`: addresses with commas between them; they replace the file's listeners.
+    pub listen: Option<OsString>,
+    /// `TALKBACK_WORKERS`: a number or `auto`.
+    pub workers: Option<OsString>,
+    /// `TALKBACK_LOG`: `log.level`.
+    pub log: Option<OsString>,
+}
+
+impl Environment {
+    /// That of this process.
+    pub fn of_process() -> Self {
+        Self {
+            config: std::env::var_os("TALKBACK_CONFIG"),
+            listen: std::env::var_os("TALKBACK_LISTEN"),
+            workers: std::env::var_os("TALKBACK_WORKERS"),
+            log: std::env::var_os("TALKBACK_LOG"),
+        }
+    }
+}
+
+/// A configuration that keeps every rule, and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// The values.
+    pub config: Config,
+    /// Where each value came from.
+    pub origins: Origins,
+    /// Where the file was.
+    pub source: Source,
+}
+
+/// Where the file was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// There was none.
+    BuiltIn,
+    /// Here.
+    File(PathBuf),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BuiltIn => out.write_str("built-in defaults"),
+            Self::File(path) => write!(out, "{}", path.display()),
+        }
+    }
+}
+
+/// Reads the file that flag or environment names, or else the first of `./talkback.toml` and
+/// `/etc/talkback/talkback.toml` that is there, and lays environment and flags over it.
+///
+/// # Errors
+///
+/// [`ConfigError::Unreadable`] if the file cannot be read, or is named and not there;
+/// [`ConfigError::Invalid`] with everything that is wrong in file, environment and flags. The file
+/// is checked as it stands, also where a flag replaces part of it.
+pub fn load(overrides: &Overrides, environment: &Environment) -> Result<Loaded, ConfigError> {
+    load_from(overrides, environment, &SEARCHED.map(PathBuf::from))
+}
+
+fn load_from(
+    overrides: &Overrides,
+    environment: &Environment,
+    searched: &[PathBuf],
+) -> Result<Loaded, ConfigError> {
+    let (source, bytes) = find(overrides, environment, searched)?;
+    let document = match &source {
+        Source::BuiltIn => document::read("", Path::new("")),
+        Source::File(path) => decode(&bytes, path),
+    };
+    let mut layers = Layers(document);
+    layers.workers(overrides, environment);
+    layers.listeners(overrides, environment);
+    layers.log_level(environment);
+    let Document { config, origins, mut faults } = layers.0;
+    if faults.is_empty() {
+        faults.extend(config.faults().into_iter().map(|fault| fault.at(&origins)));
+    }
+    if !faults.is_empty() {
+        return Err(ConfigError::Invalid(faults));
+    }
+    Ok(Loaded { config, origins, source })
+}
+
+fn set(variable: &Option<OsString>) -> Option<&OsString> {
+    variable.as_ref().filter(|value| !value.is_empty())
+}
+
+/// The file that counts, and what is in it.
+fn find(
+    overrides: &Overrides,
+    environment: &Environment,
+    searched: &[PathBuf],
+) -> Result<(Source, Vec<u8>), ConfigError> {
+    let by_flag = overrides.config.clone().map(|path| (path, Origin::Flag("--config")));
+    let by_variable = set(&environment.config)
+        .map(|path| (PathBuf::from(path), Origin::Environment("TALKBACK_CONFIG")));
+    let named = by_flag.or(by_variable);
+    if let Some((path, origin)) = named {
+        let named_by = Some(origin);
+        return match contents(&path) {
+            Ok(bytes) => Ok((Source::File(path), bytes)),
+            Err(source) => Err(ConfigError::Unreadable { path, named_by, source }),
+        };
+    }
+    for path in searched {
+        match contents(path) {
+            Ok(bytes) => return Ok((Source::File(path.clone()), bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => {
+                return Err(ConfigError::Unreadable { path: path.clone(), named_by: None, source });
+            }
+        }
+    }
+    Ok((Source::BuiltIn, Vec::new()))
+}
+
+fn contents(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        let problem = format!("it is longer than {MAX_FILE_BYTES} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem));
+    }
+    Ok(bytes)
+}
+
+fn decode(bytes: &[u8], path: &Path) -> Document {
+    match std::str::from_utf8(bytes) {
+        Ok(source) => document::read(source, path),
+        Err(error) => document::not_utf8(&bytes[..error.valid_up_to()], path),
+    }
+}
+
+/// The file's values, over which environment and flags are laid.
+struct Layers(Document);
+
+impl Layers {
+    fn fault(&mut self, origin: &Origin, key: &str, problem: String) {
+        let fault = Fault { origin: Some(origin.clone()), key: key.to_owned(), problem };
+        self.0.faults.push(fault);
+    }
+
+    /// The variable's text; one that is not UTF-8 is a fault.
+    fn variable(
+        &mut self,
+        value: &Option<OsString>,
+        name: &'static str,
+        key: &str,
+    ) -> Option<(String, Origin)> {
+        let origin = Origin::Environment(name);
+        match set(value)?.to_str() {
+            Some(text) => Some((text.to_owned(), origin)),
+            None => {
+                self.fault(&origin, key, "its value is not UTF-8".to_owned());
+                None
+            }
+        }
+    }
+
+    fn workers(&mut self, overrides: &Overrides, environment: &Environment) {
+        let key = "workers";
+        let flag = overrides.workers.clone().map(|text| (text, Origin::Flag("--workers")));
+        let chosen = flag.or_else(|| self.variable(&environment.workers, "TALKBACK_WORKERS", key));
+        let Some((text, origin)) = chosen else { return };
+        let known = Key::find(key).expect("the reference has the key");
+        let (min, max) = known.bounds().expect("the reference has its bounds");
+        let number = digits(&text)
+            .and_then(|digits| digits.parse::<u64>().ok())
+            .filter(|number| (min..=max).contains(number));
+        match number.and_then(|number| usize::try_from(number).ok()) {
+            Some(workers) => self.0.config.workers = Some(workers),
+            None if text == "auto" => self.0.config.workers = None,
+            None => {
+                let text = shortened(&format!("{text:?}"));
+                let problem = format!("{text} is no number of workers; allowed: {}", known.allowed);
+                return self.fault(&origin, key, problem);
+            }
+        }
+        self.0.origins.set(key.to_owned(), origin);
+    }
+
+    fn log_level(&mut self, environment: &Environment) {
+        let key = "log.level";
+        let Some((text, origin)) = self.variable(&environment.log, "TALKBACK_LOG", key) else {
+            return;
+        };
+        match LogLevel::from_word(&text) {
+            Some(level) => {
+                self.0.config.log.level = level;
+                self.0.origins.set(key.to_owned(), origin);
+            }
+            None => {
+                let allowed = &Key::find(key).expect("the reference has the key").allowed;
+                let text = shortened(&format!("{text:?}"));
+                self.fault(&origin, key, format!("{text} is not known; allowed: {allowed}"));
+            }
+        }
+    }
+
+    fn listeners(&mut self, overrides: &Overrides, environment: &Environment) {
+        let (written, origin): (Vec<String>, Origin) = if !overrides.listen.is_empty() {
+            (overrides.listen.clone(), Origin::Flag("--listen"))
+        } else {
+            let variable = self.variable(&environment.listen, "TALKBACK_LISTEN", "listener");
+            let Some((text, origin)) = variable else { return };
+            (text.split(',').map(|address| address.trim().to_owned()).collect(), origin)
+        };
+        let first = self.0.config.listeners.first().cloned().unwrap_or_default();
+        let mut listeners = Vec::new();
+        for (index, written) in written.iter().enumerate() {
+            match written.parse::<Address>() {
+                Ok(address) => listeners.push(moved(&first, index, address)),
+                Err(error) => {
+                    self.fault(&origin, &format!("listener[{index}].address"), error.to_string());
+                }
+            }
+        }
+        self.0.origins.replace_listeners(listeners.len(), &origin);
+        self.0.config.listeners = listeners;
+    }
+}
+
+/// `parse` alone would take a sign.
+fn digits(text: &str) -> Option<&str> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then_some(text)
+}
+
+/// The first listener at another address. What belongs only to its own kind of address stays
+/// behind.
+fn moved(first: &Listener, index: usize, address: Address) -> Listener {
+    let mut listener = Listener { name: format!("listen-{}", index + 1), address, ..first.clone() };
+    if !listener.address.is_ipv6() {
+        listener.v6only = Listener::default().v6only;
+    }
+    if !listener.address.is_unix_path() {
+        listener.unix_mode = None;
+        listener.unix_group = None;
+    }
+    listener
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,237 @@
+//! Every key as data: the one list that the reader, the validation, `config/talkback.toml` and the
+//! README's table are held to.
+
+use std::fmt;
+
+use super::{BUILT_IN_RESPONDERS, address};
+
+/// One key of the file.
+#[derive(Debug)]
+pub struct Key {
+    /// Table and key, such as `limits.idle_timeout`; `listener.…` stands in each `[[listener]]`.
+    pub name: &'static str,
+    /// What may be written.
+    pub allowed: Allowed,
+    /// The default as it is written in TOML; empty where leaving the key out is the default.
+    pub default: &'static str,
+    /// What it does, on one line.
+    pub meaning: &'static str,
+}
+
+/// What may be written as a value.
+#[derive(Debug, Clone, Copy)]
+pub enum Allowed {
+    /// An integer within these bounds.
+    Integer(u64, u64),
+    /// `"auto"`, or an integer within these bounds.
+    AutoOrInteger(u64, u64),
+    /// `true` or `false`.
+    Boolean,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// A duration; what `"0s"` means here.
+    Duration(&'static str),
+    /// A string of the form that this says.
+    Text(&'static str),
+}
+
+impl fmt::Display for Allowed {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Integer(min, max) => write!(out, "an integer from {min} to {max}"),
+            Self::AutoOrInteger(min, max) => {
+                write!(out, "\"auto\" or an integer from {min} to {max}")
+            }
+            Self::Boolean => out.write_str("true or false"),
+            Self::Word(words) => {
+                for (index, word) in words.iter().enumerate() {
+                    let before = match index {
+                        0 => "",
+                        _ if index + 1 == words.len() => " or ",
+                        _ => ", ",
+                    };
+                    write!(out, "{before}{word:?}")?;
+                }
+                Ok(())
+            }
+            Self::Duration(zero) => write!(
+                out,
+                "a string of an integer and one of us ms s m h, such as \"5m\", up to \"8760h\"; \
+                 \"0s\" = {zero}"
+            ),
+            Self::Text(form) => out.write_str(form),
+        }
+    }
+}
+
+pub(super) const FRAMINGS: &[&str] = &["raw", "line"];
+pub(super) const INVALID_UTF8: &[&str] = &["close", "replace"];
+pub(super) const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
+pub(super) const FORMATS: &[&str] = &["text", "json"];
+
+const fn key(
+    name: &'static str,
+    allowed: Allowed,
+    default: &'static str,
+    meaning: &'static str,
+) -> Key {
+    Key { name, allowed, default, meaning }
+}
+
+use Allowed::{AutoOrInteger, Boolean, Duration, Integer, Text, Word};
+
+#[rustfmt::skip] // One key a row, as in the file that they describe.
+static KEYS: &[Key] = &[
+    key("workers", AutoOrInteger(1, 1024), r#""auto""#,
+        "threads in the fixed pool; \"auto\" = the CPUs this process may use (quota too)"),
+
+    key("listener.name",
+        Text("a string of 1 to 32 of a-z, 0-9 and -, another one for each listener"), r#""main""#,
+        "the metrics' label; every listener but the first must have one"),
+    key("listener.address", Text(address::FORMS), r#""0.0.0.0:8889""#,
+        "where to listen; port 0 picks a free one; every listener but the first must have one"),
+    key("listener.backlog", Integer(1, 65_535), "1024",
+        "listen(2)'s queue; the kernel clamps it to net.core.somaxconn"),
+    key("listener.v6only", Boolean, "true",
+        "IPv6 addresses only: false takes IPv4 clients as well"),
+    key("listener.unix_mode",
+        Text(r#"a string of three or four octal digits up to "0777", such as "0660""#), "",
+        "unix:/… addresses only: the permissions of the socket's file; left out = the umask's"),
+    key("listener.unix_group", Text("a string of 1 to 64 bytes, a group's name or number"), "",
+        "unix:/… addresses only: the group of the socket's file; left out = the process's"),
+    key("listener.framing", Word(FRAMINGS), r#""raw""#,
+        "raw: what one receive returns is a message; line: a message ends with LF"),
+    key("listener.responder", Word(BUILT_IN_RESPONDERS), r#""echo""#,
+        "what answers: echo sends the message back, discard sends nothing"),
+    key("listener.exit_word", Text("a string of at most 1024 bytes without CR or LF"), r#""exit""#,
+        "the message that ends the conversation; \"\" = none, as for responders not built in"),
+    key("listener.invalid_utf8", Word(INVALID_UTF8), r#""close""#,
+        "bytes that are no UTF-8: close the connection, or replace them by U+FFFD"),
+    key("listener.max_message_bytes", Integer(1, 16_777_216), "65536",
+        "line: the longest line without its end; raw: the most one receive takes (at most 65536)"),
+
+    key("limits.max_connections", Integer(1, 1_000_000), "10000",
+        "all listeners together; if descriptors do not suffice: written = no start, else lowered"),
+    key("limits.max_connections_per_ip", Integer(0, 1_000_000), "0",
+        "0 = no limit; IPv6 counts by /64; Unix sockets are exempt"),
+    key("limits.full_message", Text("a string of at most 1024 bytes"), r#""""#,
+        "sent before a rejected connection is closed; \"\" = nothing"),
+    key("limits.inbox_connections", Integer(1, 65_536), "1024",
+        "a worker's bound of connections handed over and not yet taken"),
+    key("limits.idle_timeout", Duration("never"), r#""5m""#,
+        "nothing received or sent, no message unfinished, no reply owed"),
+    key("limits.message_timeout", Duration("never"), r#""30s""#,
+        "from the first byte of an unfinished message; more bytes do not extend it"),
+    key("limits.send_timeout", Duration("never"), r#""20s""#,
+        "replies pending and the kernel took no byte for so long"),
+    key("limits.linger_timeout", Duration("never"), r#""2s""#,
+        "how long a closing connection's input is discarded while its peer has not closed"),
+    key("limits.max_pending_bytes", Integer(1, 67_108_864), "65536",
+        "unsent replies of a connection; above it the client is not read"),
+    key("limits.messages_per_turn", Integer(1, 65_536), "64",
+        "after so many messages the worker turns to the next connection"),
+
+    key("shutdown.drain_delay", Duration("no delay"), r#""0s""#,
+        "at a stop: not ready any more, but still accepting"),
+    key("shutdown.drain_timeout", Duration("cut at once"), r#""15s""#,
+        "from the end of accepting until what is left is cut"),
+
+    key("metrics.address",
+        Text(r#"an IP address with a port, such as "127.0.0.1:9889", or """#),
+        r#""127.0.0.1:9889""#,
+        "where /metrics, /healthz and /readyz are served; \"\" turns the sidecar off"),
+
+    key("log.level", Word(LEVELS), r#""info""#,
+        "the least important level that is shown"),
+    key("log.format", Word(FORMATS), r#""text""#,
+        "text for people, json for collectors: one line an event"),
+    key("log.connections", Word(LEVELS), r#""debug""#,
+        "the level of the one line at each close"),
+];
+
+/// Every key, in the order of `config/talkback.toml`.
+pub fn reference() -> &'static [Key] {
+    KEYS
+}
+
+impl Key {
+    /// The key of this name; `listener[3].name` finds `listener.name`.
+    pub(super) fn find(name: &str) -> Option<&'static Key> {
+        let indexed = name.strip_prefix("listener[").and_then(|rest| rest.split_once("]."));
+        KEYS.iter().find(|key| match indexed {
+            Some((_, field)) => key.name.strip_prefix("listener.") == Some(field),
+            None => key.name == name,
+        })
+    }
+
+    /// The table (`""` = the top of the file) and the key in it.
+    pub(super) fn split(&self) -> (&'static str, &'static str) {
+        self.name.split_once('.').unwrap_or(("", self.name))
+    }
+
+    /// The bounds, where the value may be an integer.
+    pub(super) fn bounds(&self) -> Option<(u64, u64)> {
+        match self.allowed {
+            Allowed::Integer(min, max) | Allowed::AutoOrInteger(min, max) => Some((min, max)),
+            _ => None,
+        }
+    }
+}
+
+/// The README's table of keys, in Markdown.
+#[doc(hidden)]
+pub fn config_table() -> String {
+    let mut table = String::from("| key | default | meaning | allowed |\n|---|---|---|---|\n");
+    for key in KEYS {
+        let name = match key.name.strip_prefix("listener.") {
+            Some(field) => format!("[[listener]] {field}"),
+            None => key.name.to_owned(),
+        };
+        let default = match key.default {
+            "" => "left out".to_owned(),
+            written => format!("`{written}`"),
+        };
+        let cells = [format!("`{name}`"), default, key.meaning.into(), key.allowed.to_string()];
+        table
+            .push_str(&format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | ")));
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn every_default_is_the_one_built_in() {
+        let settings = Config::default().settings();
+        for key in KEYS {
+            let name = key.name.replace("listener.", "listener[0].");
+            let built_in = settings.iter().find(|setting| setting.key == name);
+            match built_in {
+                Some(setting) => assert_eq!(setting.value, key.default, "{name}"),
+                None => assert!(["v6only", "unix_mode", "unix_group"].contains(&key.split().1)),
+            }
+        }
+    }
+
+    #[test]
+    fn every_setting_is_in_the_reference() {
+        for setting in Config::default().settings() {
+            assert!(Key::find(&setting.key).is_some(), "{}", setting.key);
+        }
+        assert!(Key::find("listener[12].name").is_some());
+        assert!(Key::find("listener[0].level").is_none());
+    }
+
+    #[test]
+    fn the_table_has_a_row_of_four_cells_for_every_key() {
+        let table = config_table();
+        assert_eq!(table.lines().count(), KEYS.len() + 2);
+        for row in table.lines() {
+            assert_eq!(row.matches('|').count(), 5, "{row}");
+        }
+        assert!(table.contains("| `[[listener]] backlog` | `1024` |"), "{table}");
+    }
+}

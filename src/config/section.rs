@@ -1,0 +1,226 @@
+//! Typed readers over one table of the file. Each gives a value or nothing; what is wrong is noted
+//! with its place, and reading goes on, so that the operator sees every fault at once.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::nearest::nearest;
+use super::reference::{Allowed, Key, reference};
+use super::validate::{out_of_range, shortened};
+use super::{Fault, Origin, Origins};
+
+/// What reading notes on its way.
+pub(super) struct Notes<'s> {
+    pub(super) path: PathBuf,
+    pub(super) source: &'s str,
+    pub(super) faults: Vec<Fault>,
+    pub(super) origins: Origins,
+}
+
+impl<'s> Notes<'s> {
+    pub(super) fn new(path: &Path, source: &'s str) -> Self {
+        let (faults, origins) = (Vec::new(), Origins::default());
+        Self { path: path.to_owned(), source, faults, origins }
+    }
+
+    /// The place of a byte of the source.
+    pub(super) fn place(&self, offset: usize) -> Origin {
+        let before = &self.source[..self.source.floor_char_boundary(offset)];
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let line = before.matches('\n').count() + 1;
+        // A byte order mark is no character that an editor would show.
+        let column = before[line_start..].trim_start_matches('\u{feff}').chars().count() + 1;
+        Origin::File { path: self.path.clone(), line, column }
+    }
+
+    pub(super) fn fault(&mut self, at: Range<usize>, key: &str, problem: impl Into<String>) {
+        let origin = Some(self.place(at.start));
+        self.faults.push(Fault { origin, key: key.to_owned(), problem: problem.into() });
+    }
+
+    fn written(&self, at: Range<usize>) -> String {
+        shortened(self.source.get(at).unwrap_or_default())
+    }
+}
+
+/// One table of the file: `limits`, one `[[listener]]`, or the top (`""`).
+pub(super) struct Section<'r, 's> {
+    pub(super) notes: &'r mut Notes<'s>,
+    pub(super) table: &'r DeTable<'s>,
+    /// The name of the table in messages, such as `listener[0]`.
+    pub(super) path: String,
+    /// The name of the table in the reference, such as `listener`.
+    pub(super) kind: &'static str,
+}
+
+impl<'s> Section<'_, 's> {
+    pub(super) fn full_name(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// The keys of the reference that may stand in this table.
+    fn known(&self) -> impl Iterator<Item = &'static Key> {
+        let kind = self.kind;
+        reference().iter().filter(move |key| key.split().0 == kind)
+    }
+
+    fn find(&self, key: &str) -> &'static Key {
+        self.known().find(|known| known.split().1 == key).expect("the reference has every key read")
+    }
+
+    /// Notes every key that is neither in the reference nor one of the `tables` below this one.
+    pub(super) fn refuse_unknown(&mut self, tables: &[&'static str]) {
+        let known: Vec<&str> =
+            self.known().map(|key| key.split().1).chain(tables.iter().copied()).collect();
+        for key in self.table.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
+            let name = shortened(key.get_ref());
+            let problem = match elsewhere(key.get_ref()) {
+                Some(place) => format!("unknown key; {place}"),
+                None => match nearest(key.get_ref(), known.iter().copied()) {
+                    Some(meant) => format!("unknown key; did you mean \"{meant}\"?"),
+                    None => format!("unknown key; allowed: {}", known.join(", ")),
+                },
+            };
+            self.notes.fault(key.span(), &self.full_name(&name), problem);
+        }
+    }
+
+    /// Notes where the value came from, whether it turns out to be right or not.
+    pub(super) fn value(&mut self, key: &str) -> Option<&Spanned<DeValue<'s>>> {
+        let value = self.table.get(key)?;
+        let place = self.notes.place(value.span().start);
+        self.notes.origins.set(self.full_name(key), place);
+        Some(value)
+    }
+
+    /// Where the key itself stands, if it does.
+    pub(super) fn key_span(&self, key: &str) -> Option<Range<usize>> {
+        self.table.get_key_value(key).map(|(key, _)| key.span())
+    }
+
+    fn fault(&mut self, key: &str, at: Range<usize>, problem: &str) {
+        let value = self.notes.written(at.clone());
+        let allowed = self.find(key).allowed;
+        let name = self.full_name(key);
+        self.notes.fault(at, &name, format!("{value} {problem}; allowed: {allowed}"));
+    }
+
+    fn wrong_type(&mut self, key: &str, value: &Spanned<DeValue<'s>>) {
+        let allowed = self.find(key).allowed;
+        let name = self.full_name(key);
+        let problem = match value.get_ref() {
+            // A table's span is its header or its first key, which would not read as a value.
+            DeValue::Table(_) => format!("it is a table; allowed: {allowed}"),
+            other => {
+                let written = self.notes.written(value.span());
+                format!("{written} is {}; allowed: {allowed}", with_article(other))
+            }
+        };
+        self.notes.fault(value.span(), &name, problem);
+    }
+
+    pub(super) fn integer<T: TryFrom<u64>>(&mut self, key: &str) -> Option<T> {
+        let value = self.value(key)?.clone();
+        let DeValue::Integer(integer) = value.get_ref() else {
+            self.wrong_type(key, &value);
+            return None;
+        };
+        let known = self.find(key);
+        let number = i128::from_str_radix(integer.as_str(), integer.radix()).ok();
+        let within = number
+            .and_then(|number| u64::try_from(number).ok())
+            .filter(|number| known.bounds().is_some_and(|(min, max)| (min..=max).contains(number)));
+        let read = within.and_then(|number| T::try_from(number).ok());
+        if read.is_none() {
+            let written = self.notes.written(value.span());
+            let name = self.full_name(key);
+            self.notes.fault(value.span(), &name, out_of_range(&written, known));
+        }
+        read
+    }
+
+    /// `Some(None)` for `"auto"`.
+    pub(super) fn auto_or_integer<T: TryFrom<u64>>(&mut self, key: &str) -> Option<Option<T>> {
+        match self.value(key)?.get_ref() {
+            DeValue::String(word) if word == "auto" => Some(None),
+            DeValue::String(_) => self.parsed(key, "is a string other than \"auto\"", |_| None),
+            _ => self.integer(key).map(Some),
+        }
+    }
+
+    pub(super) fn boolean(&mut self, key: &str) -> Option<bool> {
+        let value = self.value(key)?.clone();
+        let read = value.get_ref().as_bool();
+        if read.is_none() {
+            self.wrong_type(key, &value);
+        }
+        read
+    }
+
+    pub(super) fn text(&mut self, key: &str) -> Option<String> {
+        let value = self.value(key)?.clone();
+        let read = value.get_ref().as_str().map(str::to_owned);
+        if read.is_none() {
+            self.wrong_type(key, &value);
+        }
+        read
+    }
+
+    /// A string that `parse` understands; `problem` says what it is where that fails.
+    pub(super) fn parsed<T>(
+        &mut self,
+        key: &str,
+        problem: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let text = self.text(key)?;
+        let read = parse(&text);
+        if read.is_none() {
+            let at = self.table.get(key).map(Spanned::span).unwrap_or_default();
+            self.fault(key, at, problem);
+        }
+        read
+    }
+
+    /// One of the words of the reference, which `parse` knows.
+    pub(super) fn word<T>(
+        &mut self,
+        key: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let text = self.text(key)?;
+        let Allowed::Word(words) = self.find(key).allowed else {
+            return parse(&text);
+        };
+        let problem = match nearest(&text, words.iter().copied()) {
+            Some(meant) => format!("is not known, did you mean \"{meant}\"?"),
+            None => "is not known".to_owned(),
+        };
+        self.parsed(key, &problem, parse)
+    }
+}
+
+/// A key that stands in the wrong table: TOML takes what follows a `[table]` as its own.
+fn elsewhere(written: &str) -> Option<String> {
+    let known = reference().iter().find(|key| key.split().1 == written)?;
+    Some(match known.split() {
+        ("", key) => format!("\"{key}\" belongs at the top of the file, before the first [table]"),
+        ("listener", key) => format!("\"{key}\" belongs in [[listener]]"),
+        (table, key) => format!("\"{key}\" belongs in [{table}]"),
+    })
+}
+
+pub(super) fn with_article(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    }
+}

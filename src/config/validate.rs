@@ -1,0 +1,382 @@
+//! The rules that a configuration must keep whether it was read from a file or built in code.
+
+use std::time::Duration;
+
+use super::duration::MAX_DURATION;
+use super::reference::Key;
+use super::{Config, ConfigError, Fault, Listener, MAX_RAW_MESSAGE_BYTES, duration};
+use crate::wire::Framing;
+
+const MAX_TEXT_BYTES: usize = 1024;
+const MAX_GROUP_BYTES: usize = 64;
+
+impl Config {
+    /// Checks every rule of the reference.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Invalid`] with everything that is wrong, in the order of the file.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        match self.faults() {
+            faults if faults.is_empty() => Ok(()),
+            faults => Err(ConfigError::Invalid(faults)),
+        }
+    }
+
+    pub(super) fn faults(&self) -> Vec<Fault> {
+        let mut rules = Rules { faults: Vec::new() };
+        if let Some(workers) = self.workers {
+            rules.integer("workers", workers);
+        }
+        if self.listeners.is_empty() {
+            rules.fault("listener", "there is none; at least one is needed".to_owned());
+        }
+        for (index, listener) in self.listeners.iter().enumerate() {
+            let path = format!("listener[{index}]");
+            rules.listener(&path, listener);
+            rules.collisions(&path, listener, &self.listeners[..index], self);
+        }
+        rules.limits(self);
+        rules.duration("shutdown.drain_delay", self.shutdown.drain_delay);
+        rules.duration("shutdown.drain_timeout", self.shutdown.drain_timeout);
+        rules.faults
+    }
+}
+
+struct Rules {
+    faults: Vec<Fault>,
+}
+
+impl Rules {
+    fn fault(&mut self, key: impl Into<String>, problem: String) {
+        self.faults.push(Fault::of(key, problem));
+    }
+
+    fn listener(&mut self, path: &str, listener: &Listener) {
+        let name = &listener.name;
+        if !is_name(name) {
+            self.text(format!("{path}.name"), name, "is not a listener's name");
+        }
+        if let Some(why) = listener.address.flaw() {
+            self.fault(format!("{path}.address"), format!("\"{}\": {why}", listener.address));
+        }
+        self.integer(format!("{path}.backlog"), u64::from(listener.backlog));
+        self.kind_of_address(path, listener);
+        if let Some(mode) = listener.unix_mode.filter(|mode| *mode > 0o777) {
+            self.text(format!("{path}.unix_mode"), &format!("{mode:04o}"), "is out of range");
+        }
+        if let Some(group) = &listener.unix_group
+            && (group.is_empty() || group.len() > MAX_GROUP_BYTES || group.contains('\0'))
+        {
+            self.text(format!("{path}.unix_group"), group, "is not a group");
+        }
+        let word = &listener.exit_word;
+        if word.contains(['\r', '\n']) || word.len() > MAX_TEXT_BYTES {
+            self.text(format!("{path}.exit_word"), word, "cannot be an exit word");
+        }
+        self.max_message_bytes(path, listener);
+    }
+
+    /// In code `v6only` is always there; only a value that could have an effect is refused.
+    fn kind_of_address(&mut self, path: &str, listener: &Listener) {
+        let address = &listener.address;
+        let written = [
+            ("v6only", !listener.v6only && !address.is_ipv6()),
+            ("unix_mode", listener.unix_mode.is_some() && !address.is_unix_path()),
+            ("unix_group", listener.unix_group.is_some() && !address.is_unix_path()),
+        ];
+        for (key, misplaced) in written {
+            if misplaced {
+                self.fault(format!("{path}.{key}"), wrong_kind(key, &address.to_string()));
+            }
+        }
+    }
+
+    fn max_message_bytes(&mut self, path: &str, listener: &Listener) {
+        let key = format!("{path}.max_message_bytes");
+        let bytes = listener.max_message_bytes;
+        if self.integer(&key, bytes)
+            && listener.framing == Framing::Raw
+            && bytes > MAX_RAW_MESSAGE_BYTES
+        {
+            self.fault(
+                key,
+                format!(
+                    "{bytes} is more than one receive takes in raw framing; allowed: an integer \
+                     from 1 to {MAX_RAW_MESSAGE_BYTES}, or framing = \"line\""
+                ),
+            );
+        }
+    }
+
+    /// `others` are the listeners before this one: the later of two is at fault.
+    fn collisions(&mut self, path: &str, listener: &Listener, others: &[Listener], all: &Config) {
+        if let Some(index) = others.iter().position(|other| other.name == listener.name) {
+            self.fault(
+                format!("{path}.name"),
+                format!("{:?} is already the name of listener[{index}]", listener.name),
+            );
+        }
+        let address = &listener.address;
+        if address.may_repeat() {
+            return;
+        }
+        if let Some(index) = others.iter().position(|other| other.address == *address) {
+            let problem = format!("\"{address}\" is already the address of listener[{index}]");
+            self.fault(format!("{path}.address"), problem);
+        }
+        if all.metrics.address.is_some_and(|metrics| *address == metrics.into()) {
+            let problem = format!("\"{address}\" is also metrics.address");
+            self.fault(format!("{path}.address"), problem);
+        }
+    }
+
+    fn limits(&mut self, config: &Config) {
+        let limits = &config.limits;
+        if let Some(max_connections) = limits.max_connections {
+            self.integer("limits.max_connections", max_connections);
+        }
+        self.integer("limits.max_connections_per_ip", limits.max_connections_per_ip);
+        if limits.full_message.len() > MAX_TEXT_BYTES {
+            let bytes = limits.full_message.len();
+            self.fault(
+                "limits.full_message",
+                format!(
+                    "it has {bytes} bytes; allowed: a string of at most {MAX_TEXT_BYTES} bytes"
+                ),
+            );
+        }
+        self.integer("limits.inbox_connections", limits.inbox_connections);
+        self.duration("limits.idle_timeout", limits.idle_timeout);
+        self.duration("limits.message_timeout", limits.message_timeout);
+        self.duration("limits.send_timeout", limits.send_timeout);
+        self.duration("limits.linger_timeout", limits.linger_timeout);
+        self.integer("limits.max_pending_bytes", limits.max_pending_bytes);
+        self.integer("limits.messages_per_turn", limits.messages_per_turn);
+    }
+
+    /// Says whether the value lies within the bounds of the reference.
+    fn integer(&mut self, key: impl Into<String>, value: impl TryInto<u64>) -> bool {
+        let key = key.into();
+        let value = value.try_into().unwrap_or(u64::MAX);
+        let (known, (min, max)) = Key::find(&key)
+            .and_then(|known| Some((known, known.bounds()?)))
+            .expect("the reference has bounds for every integer");
+        let within = (min..=max).contains(&value);
+        if !within {
+            self.fault(key, out_of_range(&value.to_string(), known));
+        }
+        within
+    }
+
+    fn duration(&mut self, key: &str, value: Duration) {
+        if value > MAX_DURATION {
+            let (value, max) = (duration::format(value), duration::format(MAX_DURATION));
+            self.fault(key, format!("\"{value}\" is out of range; allowed: up to \"{max}\""));
+        }
+    }
+
+    fn text(&mut self, key: String, value: &str, problem: &str) {
+        let allowed = Key::find(&key).map(|key| key.allowed.to_string()).unwrap_or_default();
+        self.fault(
+            key,
+            format!("{} {problem}; allowed: {allowed}", shortened(&format!("{value:?}"))),
+        );
+    }
+}
+
+/// A listener's name is a label in the metrics and part of a thread's name.
+fn is_name(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=32).contains(&name.len()) && name.bytes().all(fits)
+}
+
+pub(super) fn wrong_kind(key: &str, address: &str) -> String {
+    let kind = if key == "v6only" { "an IPv6" } else { "a unix:/…" };
+    format!("belongs only to {kind} address; this listener's is \"{address}\"")
+}
+
+pub(super) fn out_of_range(value: &str, key: &Key) -> String {
+    format!("{value} is out of range; allowed: {}", key.allowed)
+}
+
+/// A value as a message shows it: on one line, and not longer than a line.
+pub(super) fn shortened(value: &str) -> String {
+    const MOST: usize = 60;
+    let mut escaped = String::new();
+    for (index, character) in value.chars().enumerate() {
+        if index == MOST {
+            escaped.push('…');
+            break;
+        }
+        match character {
+            _ if character.is_control() => escaped.extend(character.escape_default()),
+            _ => escaped.push(character),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::{Address, Limits, Metrics, Shutdown};
+
+    #[test]
+    fn the_defaults_keep_every_rule() {
+        assert!(Config::default().validate().is_ok());
+    }
+
+    #[track_caller]
+    fn check(config: &Config, expected: &[&str]) {
+        let found = config.validate().err().map(|error| error.to_string()).unwrap_or_default();
+        assert_eq!(found.lines().count(), expected.len(), "{found}");
+        for (line, start) in found.lines().zip(expected) {
+            assert!(line.starts_with(start), "{line}\nshould start with {start}");
+        }
+    }
+
+    #[track_caller]
+    fn check_listener(change: impl FnOnce(&mut Listener), expected: &[&str]) {
+        let mut config = Config::default();
+        change(&mut config.listeners[0]);
+        check(&config, expected);
+    }
+
+    fn address(written: &str) -> Address {
+        written.parse().unwrap()
+    }
+
+    #[test]
+    fn a_name_is_of_1_to_32_lower_case_letters_digits_and_hyphens() {
+        let long = "n".repeat(33);
+        for bad in ["", "Main", "a_b", "a b", "é", "a\n", &long] {
+            check_listener(|listener| listener.name = bad.to_owned(), &["listener[0].name: "]);
+        }
+        let longest = "n".repeat(32);
+        for good in ["a", "0", "-", &longest] {
+            check_listener(|listener| listener.name = good.to_owned(), &[]);
+        }
+    }
+
+    #[test]
+    fn every_fault_is_reported_at_once_in_the_order_of_the_file() {
+        let day = Duration::from_secs(86_400);
+        let broken = Listener {
+            name: "Bad".to_owned(),
+            address: Address::UnixPath("x.sock".into()),
+            backlog: 0,
+            exit_word: "a\nb".to_owned(),
+            unix_mode: Some(0o4777),
+            unix_group: Some(String::new()),
+            max_message_bytes: 0,
+            ..Listener::default()
+        };
+        let config = Config {
+            workers: Some(0),
+            listeners: vec![broken],
+            limits: Limits {
+                max_connections: Some(0),
+                full_message: "é".repeat(513),
+                idle_timeout: day * 366,
+                ..Limits::default()
+            },
+            shutdown: Shutdown { drain_timeout: Duration::MAX, ..Shutdown::default() },
+            ..Config::default()
+        };
+        check(
+            &config,
+            &[
+                "workers: 0 is out of range; allowed: \"auto\" or an integer from 1 to 1024",
+                "listener[0].name: \"Bad\" is not a listener's name; allowed: a string of 1 to 32",
+                "listener[0].address: \"unix:x.sock\": a Unix socket needs an absolute path",
+                "listener[0].backlog: 0 is out of range; allowed: an integer from 1 to 65535",
+                "listener[0].unix_mode: \"4777\" is out of range",
+                "listener[0].unix_group: \"\" is not a group",
+                "listener[0].exit_word: \"a\\nb\" cannot be an exit word",
+                "listener[0].max_message_bytes: 0 is out of range",
+                "limits.max_connections: 0 is out of range",
+                "limits.full_message: it has 1026 bytes",
+                "limits.idle_timeout: \"8784h\" is out of range; allowed: up to \"8760h\"",
+                "shutdown.drain_timeout: ",
+            ],
+        );
+    }
+
+    #[test]
+    fn raw_takes_no_more_than_64_kib_and_line_up_to_16_mib() {
+        for (framing, bytes, good) in [
+            (Framing::Raw, 65_536, true),
+            (Framing::Raw, 65_537, false),
+            (Framing::Line, 16_777_216, true),
+            (Framing::Line, 16_777_217, false),
+        ] {
+            let expected: &[&str] = if good { &[] } else { &["listener[0].max_message_bytes: "] };
+            let change = |listener: &mut Listener| {
+                (listener.framing, listener.max_message_bytes) = (framing, bytes);
+            };
+            check_listener(change, expected);
+        }
+    }
+
+    #[test]
+    fn keys_belong_to_their_kind_of_address() {
+        let misplaced = |listener: &mut Listener| {
+            listener.v6only = false;
+            listener.unix_mode = Some(0o660);
+            listener.unix_group = Some("adm".to_owned());
+        };
+        let v6only = "listener[0].v6only: belongs only to an IPv6 address";
+        let unix_mode = "listener[0].unix_mode: belongs only to a unix:/… address";
+        let unix_group = "listener[0].unix_group: belongs only to a unix:/… address";
+        check_listener(misplaced, &[v6only, unix_mode, unix_group]);
+        for (written, expected) in [
+            ("[::]:1", vec![unix_mode, unix_group]),
+            ("unix:/run/x", vec![v6only]),
+            ("unix:@x", vec![v6only, unix_mode, unix_group]),
+        ] {
+            let change = |listener: &mut Listener| {
+                misplaced(listener);
+                listener.address = address(written);
+            };
+            check_listener(change, &expected);
+        }
+    }
+
+    #[test]
+    fn names_and_addresses_differ_but_port_0_may_repeat() {
+        let listener = |name: &str, written: &str| Listener {
+            name: name.to_owned(),
+            address: address(written),
+            ..Listener::default()
+        };
+        let mut config = Config {
+            listeners: vec![
+                listener("a", "127.0.0.1:1"),
+                listener("a", "127.0.0.1:0"),
+                listener("b", "127.0.0.1:0"),
+                listener("c", "127.0.0.1:1"),
+                listener("d", "127.0.0.1:2"),
+            ],
+            metrics: Metrics { address: Some("127.0.0.1:2".parse().unwrap()) },
+            ..Config::default()
+        };
+        check(
+            &config,
+            &[
+                "listener[1].name: \"a\" is already the name of listener[0]",
+                "listener[3].address: \"127.0.0.1:1\" is already the address of listener[0]",
+                "listener[4].address: \"127.0.0.1:2\" is also metrics.address",
+            ],
+        );
+        config.listeners.clear();
+        check(&config, &["listener: there is none"]);
+    }
+
+    #[test]
+    fn a_value_in_a_message_stays_on_one_short_line() {
+        assert_eq!(shortened("a\nb"), "a\\nb");
+        assert_eq!(shortened(&"x".repeat(100)).chars().count(), 61);
+    }
+}

@@ -1,0 +1,238 @@
+//! What is allowed and will bite all the same, told from the configuration and a few facts about
+//! the host, which the caller looks up.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::{Config, DEFAULT_MAX_CONNECTIONS};
+
+/// Descriptors that every process needs besides its sockets: standard streams, log, epoll, signals
+/// and the files of /proc that a scrape reads.
+const OTHER_DESCRIPTORS: u64 = 32;
+/// The sidecar's door admits so many scrapes at once,
+const SCRAPES: u64 = 32;
+/// and each passes through a door, a socket pair and a handler.
+const DESCRIPTORS_A_SCRAPE: u64 = 4;
+/// Readiness set and wake-up.
+const DESCRIPTORS_A_WORKER: u64 = 2;
+/// The socket, the reserve and the lock of a Unix socket.
+const DESCRIPTORS_A_LISTENER: u64 = 3;
+
+/// Facts about the host. `None` = unknown, and nothing is said about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Host {
+    /// `net.core.somaxconn`: the kernel's bound on every backlog.
+    pub somaxconn: Option<u32>,
+    /// The hard limit on open descriptors, to which the program raises its own.
+    pub descriptors: Option<u64>,
+    /// Threads that `workers = "auto"` makes here.
+    pub workers: usize,
+}
+
+/// Something that is allowed and will bite.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// The key's full name, such as `listener[0].backlog`.
+    pub key: String,
+    /// What will happen and what to do about it, on one line.
+    pub text: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {}", self.key, self.text)
+    }
+}
+
+impl Config {
+    /// Descriptors that a server with so many workers needs when every connection is taken.
+    pub fn descriptors_needed(&self, workers: usize) -> u64 {
+        let connections = self.limits.max_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS);
+        connections as u64 + self.descriptors_besides_connections(workers)
+    }
+
+    /// The part of [`Self::descriptors_needed`] that is left when no connection is open.
+    pub fn descriptors_besides_connections(&self, workers: usize) -> u64 {
+        DESCRIPTORS_A_SCRAPE * SCRAPES
+            + DESCRIPTORS_A_WORKER * workers as u64
+            + DESCRIPTORS_A_LISTENER * self.listeners.len() as u64
+            + OTHER_DESCRIPTORS
+    }
+
+    /// The sum of [`Self::descriptors_needed`] written out, for a message.
+    pub fn descriptors_sum(&self, workers: usize) -> String {
+        let connections = self.limits.max_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS);
+        format!(
+            "{connections} connections + {DESCRIPTORS_A_SCRAPE} × {SCRAPES} for scrapes + \
+             {DESCRIPTORS_A_WORKER} × {workers} workers + {DESCRIPTORS_A_LISTENER} × {} listeners \
+             + {OTHER_DESCRIPTORS} = {}",
+            self.listeners.len(),
+            self.descriptors_needed(workers)
+        )
+    }
+
+    /// Everything that is allowed and will bite on this host, in the order of the file.
+    pub fn warnings(&self, host: &Host) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        self.warn_of_backlogs(host, &mut warnings);
+        self.warn_of_descriptors(host, &mut warnings);
+        self.warn_of_timeouts(&mut warnings);
+        self.warn_of_metrics(&mut warnings);
+        warnings
+    }
+
+    fn warn_of_backlogs(&self, host: &Host, warnings: &mut Vec<Warning>) {
+        let Some(somaxconn) = host.somaxconn else { return };
+        for (index, listener) in self.listeners.iter().enumerate() {
+            let backlog = listener.backlog;
+            if backlog > somaxconn {
+                let text = format!(
+                    "{backlog} is above net.core.somaxconn, and the kernel will clamp it to \
+                     {somaxconn}; lower it or raise the sysctl"
+                );
+                warnings.push(Warning { key: format!("listener[{index}].backlog"), text });
+            }
+        }
+    }
+
+    fn warn_of_descriptors(&self, host: &Host, warnings: &mut Vec<Warning>) {
+        let Some(limit) = host.descriptors else { return };
+        let workers = self.workers.unwrap_or(host.workers);
+        if self.descriptors_needed(workers) <= limit {
+            return;
+        }
+        let fitting = limit.saturating_sub(self.descriptors_besides_connections(workers));
+        let effect = match self.limits.max_connections {
+            Some(_) => format!("the server will refuse to start; at most {fitting} fit"),
+            None => format!("the server will lower it to {fitting}"),
+        };
+        let sum = self.descriptors_sum(workers);
+        let text = format!("{sum} descriptors, but the hard limit is {limit}: {effect}");
+        warnings.push(Warning { key: "limits.max_connections".to_owned(), text });
+    }
+
+    fn warn_of_timeouts(&self, warnings: &mut Vec<Warning>) {
+        let public = self.listeners.iter().find(|listener| listener.address.is_public());
+        let Some(listener) = public else { return };
+        let limits = &self.limits;
+        for (key, timeout, who) in [
+            ("idle_timeout", limits.idle_timeout, "clients that fall silent"),
+            ("message_timeout", limits.message_timeout, "clients that never finish a message"),
+            ("send_timeout", limits.send_timeout, "clients that never read"),
+            ("linger_timeout", limits.linger_timeout, "clients that never close"),
+        ] {
+            if timeout == Duration::ZERO {
+                let text = format!(
+                    "it is off, and {} is public: {who} keep their connections for ever",
+                    listener.address
+                );
+                warnings.push(Warning { key: format!("limits.{key}"), text });
+            }
+        }
+    }
+
+    fn warn_of_metrics(&self, warnings: &mut Vec<Warning>) {
+        let public = |address: &_| super::Address::Ip(*address).is_public();
+        if let Some(address) = self.metrics.address.filter(public) {
+            let text = format!(
+                "{address} is public: /metrics has no password, and other hosts may read it"
+            );
+            warnings.push(Warning { key: "metrics.address".to_owned(), text });
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::{Limits, Metrics};
+
+    const HOST: Host = Host { somaxconn: Some(4096), descriptors: Some(1 << 20), workers: 2 };
+
+    #[track_caller]
+    fn check(config: &Config, host: Host, expected: &[&str]) {
+        let found: Vec<String> = config.warnings(&host).iter().map(Warning::to_string).collect();
+        assert_eq!(found.len(), expected.len(), "{found:#?}");
+        for (warning, start) in found.iter().zip(expected) {
+            assert!(warning.starts_with(start), "{warning}\nshould start with {start}");
+        }
+    }
+
+    fn with(change: impl FnOnce(&mut Config)) -> Config {
+        let mut config = Config::default();
+        change(&mut config);
+        config
+    }
+
+    #[test]
+    fn the_defaults_do_not_bite_and_unknown_facts_are_no_warning() {
+        check(&Config::default(), HOST, &[]);
+        let unknown = Host { somaxconn: None, descriptors: None, workers: 2 };
+        check(&with(|config| config.listeners[0].backlog = 65_535), unknown, &[]);
+    }
+
+    #[test]
+    fn a_backlog_above_somaxconn_is_told_with_the_clamp() {
+        let config = with(|config| config.listeners[0].backlog = 4097);
+        check(&config, HOST, &["listener[0].backlog: 4097 is above net.core.somaxconn"]);
+        check(&with(|config| config.listeners[0].backlog = 4096), HOST, &[]);
+    }
+
+    #[test]
+    fn the_sum_of_descriptors_is_that_of_the_design() {
+        let config = with(|config| config.limits.max_connections = Some(100));
+        assert_eq!(config.descriptors_needed(8), 100 + 4 * 32 + 2 * 8 + 3 + 32);
+        let sum =
+            "100 connections + 4 × 32 for scrapes + 2 × 8 workers + 3 × 1 listeners + 32 = 279";
+        assert_eq!(config.descriptors_sum(8), sum);
+    }
+
+    #[test]
+    fn connections_that_do_not_fit_are_refused_if_written_and_lowered_if_not() {
+        let needed = Config::default().descriptors_needed(2);
+        check(&Config::default(), Host { descriptors: Some(needed), ..HOST }, &[]);
+        let small = Host { descriptors: Some(needed - 1), ..HOST };
+        check(&Config::default(), small, &["limits.max_connections: "]);
+        let lowered = Config::default().warnings(&small)[0].text.clone();
+        assert!(lowered.ends_with("the server will lower it to 9999"), "{lowered}");
+        let written = with(|config| config.limits.max_connections = Some(10_000));
+        let refused = written.warnings(&small)[0].text.clone();
+        assert!(refused.ends_with("refuse to start; at most 9999 fit"), "{refused}");
+    }
+
+    #[test]
+    fn timeouts_that_are_off_bite_on_a_public_address_only() {
+        let off = |address: &str| {
+            with(|config| {
+                config.listeners[0].address = address.parse().unwrap();
+                config.limits = Limits {
+                    idle_timeout: Duration::ZERO,
+                    message_timeout: Duration::ZERO,
+                    send_timeout: Duration::ZERO,
+                    linger_timeout: Duration::ZERO,
+                    ..Limits::default()
+                };
+            })
+        };
+        let expected = [
+            "limits.idle_timeout: it is off, and [::]:1 is public",
+            "limits.message_timeout: ",
+            "limits.send_timeout: ",
+            "limits.linger_timeout: ",
+        ];
+        check(&off("[::]:1"), HOST, &expected);
+        check(&off("127.0.0.1:1"), HOST, &[]);
+        check(&off("unix:/run/x.sock"), HOST, &[]);
+    }
+
+    #[test]
+    fn metrics_on_a_public_address_are_told() {
+        let at = |address: &str| {
+            let address = Some(address.parse().unwrap());
+            with(|config| config.metrics = Metrics { address })
+        };
+        check(&at("0.0.0.0:9889"), HOST, &["metrics.address: 0.0.0.0:9889 is public"]);
+        check(&at("[::1]:9889"), HOST, &[]);
+    }
+}

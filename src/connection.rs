@@ -1,0 +1,433 @@
+//! One connection from its first byte to its close reason: receive, frame, respond, send, close, in
+//! the order of [`Connection::advance`]. It never waits; who waits for it is the worker's business.
+
+mod close;
+mod recv;
+mod send;
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::metrics::{CloseReason, Tally};
+use crate::responder::{self, LateReply, Mailbox, Responder, Service};
+use crate::wire::{Framer, MAX_HELD, Protocol};
+
+use recv::{Received, Stop};
+use send::Pending;
+
+pub use close::{Ending, Expiry};
+pub use send::Outgoing;
+
+/// The most that one receive takes, and a receive buffer's size behind its headroom.
+pub const RECEIVE_BYTES: usize = 65_536;
+
+/// A worker's receive buffer: what one receive takes, behind room for a held character.
+pub const RECEIVE_BUFFER_BYTES: usize = MAX_HELD + RECEIVE_BYTES;
+
+/// A turn ends when so much was received in it: neighbours wait no longer than that takes.
+const TURN_BYTES: usize = 2 * RECEIVE_BYTES;
+
+/// What the connections of one listener have in common.
+#[derive(Debug)]
+pub struct Conversation {
+    /// The listener's place in the config, and its tally's.
+    pub listener: usize,
+    /// The listener's name.
+    pub name: String,
+    /// How bytes become messages.
+    pub protocol: Protocol,
+    /// How messages are answered.
+    pub service: Service,
+    /// The most one receive takes, at most [`RECEIVE_BYTES`].
+    pub receive_bytes: usize,
+    /// Unsent replies above which the client is not read.
+    pub max_pending_bytes: usize,
+    /// Messages after which the worker turns to the next connection.
+    pub messages_per_turn: usize,
+    /// The bounds in time.
+    pub timeouts: Timeouts,
+}
+
+/// How long a connection may stay in a state; `None` = for ever.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// Nothing received or sent, nothing unfinished, nothing owed.
+    pub idle: Option<Duration>,
+    /// From the first byte of an unfinished message, while the client is read.
+    pub message: Option<Duration>,
+    /// Replies pending and the kernel took no byte.
+    pub send: Option<Duration>,
+    /// From our FIN to the peer's.
+    pub linger: Option<Duration>,
+}
+
+/// What a worker lends a connection for one turn.
+pub struct Turn<'w> {
+    /// Where replies are gathered; empty between turns.
+    pub outgoing: &'w mut Outgoing,
+    /// The listener's tally.
+    pub tally: &'w mut Tally,
+    /// Where late replies to this connection go.
+    pub mailbox: &'w Arc<dyn Mailbox>,
+    /// The connection's place with its worker, and its generation.
+    pub place: (usize, u64),
+    /// Panics of responders caught in this turn.
+    pub panics: &'w mut u64,
+}
+
+/// What a turn led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Outcome {
+    /// Nothing to do before an event, a late reply or a deadline.
+    Waiting,
+    /// Work is left and no event will tell of it: the connection wants another turn.
+    Again,
+    /// It is over: count, then drop.
+    Ended(Ending),
+}
+
+/// What epoll said, kept until a system call shows otherwise: on edge-triggered readiness nothing
+/// is said twice.
+#[derive(Debug, Clone, Copy, Default)]
+struct Readiness {
+    readable: bool,
+    writable: bool,
+    /// FIN, reset or urgent data: a short receive does not show that the socket is drained.
+    until_empty: bool,
+    error: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Messages are received and answered.
+    Reading,
+    /// Nothing is read any more; what is owed is sent.
+    Flushing(CloseReason),
+    /// Our FIN is sent; input is discarded until the peer's.
+    Lingering(CloseReason),
+}
+
+/// A message whose reply comes later.
+#[derive(Debug, Clone, Copy)]
+struct Awaited {
+    message: u64,
+    until: Instant,
+}
+
+/// When what last happened, as the timeouts need it.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    accepted: Instant,
+    last_byte: Instant,
+    /// The first byte of the unfinished message.
+    message: Option<Instant>,
+    /// Since when we do not read, while a message is unfinished.
+    unread: Option<Instant>,
+    /// The kernel last took a byte of what is pending.
+    send_progress: Instant,
+    linger: Instant,
+}
+
+/// One connection.
+///
+/// Received bytes that were not yet cut into messages are in `rest`; while there are any, or
+/// `is_stopped`, the socket is not read. An idle connection owns no buffer.
+pub struct Connection {
+    socket: OwnedFd,
+    conversation: Arc<Conversation>,
+    peer: Option<SocketAddr>,
+    /// Its first turn makes the responder.
+    is_open: bool,
+    /// `None` for the built-in services, and after a panic.
+    responder: Option<Box<dyn Responder>>,
+    framer: Framer,
+    rest: Vec<u8>,
+    rest_at: usize,
+    /// The framer was stopped before it had used up what it was given.
+    is_stopped: bool,
+    /// The peer's FIN was received.
+    has_input_ended: bool,
+    /// Bytes that may still be received before a stop; `None` while no stop is under way.
+    last_receive: Option<usize>,
+    pending: Pending,
+    readiness: Readiness,
+    phase: Phase,
+    awaited: Option<Awaited>,
+    times: Times,
+    received_bytes: u64,
+    sent_bytes: u64,
+    messages: u64,
+}
+
+impl Connection {
+    /// A connection just accepted.
+    #[must_use]
+    pub fn new(
+        socket: OwnedFd,
+        peer: Option<SocketAddr>,
+        accepted: Instant,
+        conversation: Arc<Conversation>,
+    ) -> Self {
+        Self {
+            socket,
+            is_open: false,
+            framer: Framer::new(conversation.protocol.framing),
+            conversation,
+            peer,
+            responder: None,
+            rest: Vec::new(),
+            rest_at: 0,
+            is_stopped: false,
+            has_input_ended: false,
+            last_receive: None,
+            pending: Pending::default(),
+            // The first turn tries; it needs no event.
+            readiness: Readiness { readable: true, writable: true, ..Readiness::default() },
+            phase: Phase::Reading,
+            awaited: None,
+            times: Times {
+                accepted,
+                last_byte: accepted,
+                message: None,
+                unread: None,
+                send_progress: accepted,
+                linger: accepted,
+            },
+            received_bytes: 0,
+            sent_bytes: 0,
+            messages: 0,
+        }
+    }
+
+    /// Takes what epoll said; a turn must follow.
+    pub fn note_readiness(
+        &mut self,
+        readable: bool,
+        writable: bool,
+        until_empty: bool,
+        error: bool,
+    ) {
+        self.readiness.readable |= readable;
+        self.readiness.writable |= writable;
+        self.readiness.until_empty |= until_empty;
+        self.readiness.error |= error;
+    }
+
+    /// One turn: goes on with everything that can go on without waiting, within the turn's bounds.
+    pub fn advance(&mut self, buffer: &mut [u8], turn: &mut Turn<'_>) -> Outcome {
+        let before = (self.received_bytes, self.sent_bytes, self.messages, self.pending.len());
+        if !self.is_open {
+            self.open(turn);
+        }
+        let outcome = loop {
+            let step = match self.phase {
+                Phase::Reading => self.converse(buffer, turn),
+                Phase::Flushing(reason) => self.flush_and_close(reason, buffer, turn),
+                Phase::Lingering(reason) => self.linger(reason, buffer, turn),
+            };
+            if let Some(outcome) = step {
+                break outcome;
+            }
+        };
+        turn.tally.pending_bytes += difference(self.pending.len(), before.3);
+        if !matches!(outcome, Outcome::Ended(_)) {
+            self.note_times(before.0, before.1, before.2, before.3);
+        }
+        outcome
+    }
+
+    fn open(&mut self, turn: &mut Turn<'_>) {
+        self.is_open = true;
+        if let Service::Custom(factory) = &self.conversation.service {
+            let client = responder::Client::new(&self.conversation.name, self.peer);
+            match catch_unwind(AssertUnwindSafe(|| factory(&client))) {
+                Ok(responder) => self.responder = Some(responder),
+                Err(_) => {
+                    *turn.panics += 1;
+                    self.phase = Phase::Flushing(CloseReason::ResponderPanic);
+                }
+            }
+        }
+    }
+
+    /// Receives and answers until something stops it; `None`: the phase has changed.
+    fn converse(&mut self, buffer: &mut [u8], turn: &mut Turn<'_>) -> Option<Outcome> {
+        let mut budget =
+            Budget { messages: self.conversation.messages_per_turn, bytes: TURN_BYTES };
+        loop {
+            if let Err(error) = self.flush(turn) {
+                return Some(self.failed(error, turn));
+            }
+            if self.awaited.is_some() {
+                return Some(self.check_error(turn).unwrap_or(Outcome::Waiting));
+            }
+            if self.pending.len() > self.conversation.max_pending_bytes {
+                return Some(Outcome::Waiting);
+            }
+            if budget.is_spent() {
+                return Some(Outcome::Again);
+            }
+            let stop = if self.is_stopped {
+                self.answer_rest(turn, &mut budget)
+            } else {
+                match self.receive(buffer, turn, &mut budget) {
+                    Received::Bytes(chunk) => self.answer_chunk(&buffer[chunk], turn, &mut budget),
+                    Received::EndOfInput => self.answer_end(turn, &mut budget),
+                    Received::WouldBlock => return Some(Outcome::Waiting),
+                    Received::StopDue => return self.stop_reading(CloseReason::Shutdown),
+                    Received::Failed(error) => return Some(self.failed(error, turn)),
+                }
+            };
+            match stop {
+                Stop::UsedUp | Stop::Held => {}
+                Stop::End(reason) => return self.stop_reading(reason),
+                Stop::Panicked => return self.panicked(turn),
+                Stop::Failed(error) => return Some(self.failed(error, turn)),
+            }
+        }
+    }
+
+    /// The reply that was to come later, or the news that there will be none. A turn must follow if
+    /// the answer is yes; no: nobody waits for it any more.
+    pub fn answer_late(&mut self, reply: LateReply, tally: &mut Tally) -> bool {
+        let is_awaited =
+            self.awaited.is_some_and(|awaited| awaited.message == reply.address.message);
+        if !is_awaited {
+            return false;
+        }
+        self.awaited = None;
+        match reply.text {
+            Some(text) => {
+                let terminator = self.conversation.protocol.terminator();
+                self.pending.append(&[text.as_bytes(), terminator.as_bytes()]);
+                let added = text.len() + terminator.len();
+                tally.pending_bytes += difference(added, 0);
+                tally.replies += 1;
+                self.times.send_progress = Instant::now();
+            }
+            None => self.phase = Phase::Flushing(CloseReason::ResponderError),
+        }
+        true
+    }
+
+    /// A stop has begun: one last receive, then the end. A turn must follow.
+    pub fn begin_drain(&mut self) {
+        self.last_receive.get_or_insert(self.conversation.receive_bytes);
+        self.readiness.readable = true;
+    }
+
+    /// Whether the worker should hear when the socket takes bytes again.
+    #[must_use]
+    pub fn wants_write(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// The socket, to register it.
+    #[must_use]
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// What it has in common with its listener's others.
+    #[must_use]
+    pub fn conversation(&self) -> &Conversation {
+        &self.conversation
+    }
+
+    /// The peer's address; `None` on a Unix socket.
+    #[must_use]
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// When accept(2) returned it.
+    #[must_use]
+    pub fn accepted(&self) -> Instant {
+        self.times.accepted
+    }
+
+    /// Bytes received, bytes sent, messages.
+    #[must_use]
+    pub fn totals(&self) -> (u64, u64, u64) {
+        (self.received_bytes, self.sent_bytes, self.messages)
+    }
+
+    /// What epoll tells us while the socket is not read must not be lost; this is all that matters
+    /// while a late reply is awaited.
+    fn check_error(&mut self, turn: &mut Turn<'_>) -> Option<Outcome> {
+        if !std::mem::take(&mut self.readiness.error) {
+            return None;
+        }
+        let error = rustix::net::sockopt::socket_error(&self.socket).ok()?.err()?;
+        Some(self.failed(error, turn))
+    }
+
+    fn stop_reading(&mut self, reason: CloseReason) -> Option<Outcome> {
+        self.phase = Phase::Flushing(reason);
+        self.rest = Vec::new();
+        None
+    }
+
+    fn is_read(&self) -> bool {
+        self.phase == Phase::Reading
+            && self.awaited.is_none()
+            && !self.is_stopped
+            && self.pending.len() <= self.conversation.max_pending_bytes
+    }
+
+    /// Records what the timeouts need. The clock is read after the system calls, so that a process
+    /// that was stopped in between never ends a connection early.
+    fn note_times(&mut self, received: u64, sent: u64, messages: u64, pending: usize) {
+        let now = Instant::now();
+        let has_sent = self.sent_bytes != sent;
+        if has_sent || self.received_bytes != received {
+            self.times.last_byte = now;
+        }
+        if has_sent || pending == 0 {
+            self.times.send_progress = now;
+        }
+        if !self.framer.is_unfinished() {
+            self.times.message = None;
+            self.times.unread = None;
+            return;
+        }
+        if self.messages != messages || self.times.message.is_none() {
+            self.times.message = Some(now);
+            self.times.unread = None;
+        }
+        if !self.is_read() {
+            self.times.unread.get_or_insert(now);
+        } else if let Some(since) = self.times.unread.take() {
+            self.times.message = self.times.message.map(|began| began + now.duration_since(since));
+        }
+    }
+}
+
+/// What is left of a turn's bounds.
+struct Budget {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Budget {
+    fn is_spent(&self) -> bool {
+        self.messages == 0 || self.bytes == 0
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("peer", &self.peer)
+            .field("phase", &self.phase)
+            .finish_non_exhaustive()
+    }
+}
+
+fn difference(now: usize, before: usize) -> i64 {
+    i64::try_from(now).unwrap_or(i64::MAX) - i64::try_from(before).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,232 @@
+//! How a connection ends: what is owed is sent, then our FIN, then the peer's input is discarded
+//! until its FIN, so that the kernel does not reset replies on their way. And the one rule for the
+//! reason.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::Shutdown;
+
+use crate::metrics::{CloseReason, Tally};
+use crate::sys;
+
+use super::recv::receive_into;
+use super::{Connection, MAX_HELD, Outcome, Phase, TURN_BYTES, Turn, difference};
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ending {
+    /// The close reason.
+    pub reason: CloseReason,
+    /// Close by a reset, so that the kernel lets go of replies it holds.
+    pub is_reset: bool,
+}
+
+/// What a deadline that has passed asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Expiry {
+    /// None has passed.
+    NotYet,
+    /// The connection ends in an orderly way: it wants a turn.
+    Turn,
+    /// It is over.
+    Ended(Ending),
+}
+
+impl Connection {
+    /// When one of the timeouts passes, if nothing happens before.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let timeouts = &self.conversation.timeouts;
+        let after = |since: Instant, timeout: Option<_>| timeout.map(|timeout| since + timeout);
+        if let Phase::Lingering(_) = self.phase {
+            return after(self.times.linger, timeouts.linger);
+        }
+        let send = (!self.pending.is_empty())
+            .then(|| after(self.times.send_progress, timeouts.send))
+            .flatten();
+        let awaited = self.awaited.map(|awaited| awaited.until);
+        let owed = earlier(send, awaited);
+        match self.times.message {
+            Some(began) if self.is_read() => earlier(owed, after(began, timeouts.message)),
+            Some(_) => owed,
+            None if self.owes() => owed,
+            None => after(self.times.last_byte, timeouts.idle),
+        }
+    }
+
+    /// Acts on the timeout that has passed at `now`.
+    pub fn expire(&mut self, now: Instant, tally: &mut Tally) -> Expiry {
+        if self.deadline().is_none_or(|deadline| now < deadline) {
+            return Expiry::NotYet;
+        }
+        if let Phase::Lingering(reason) = self.phase {
+            return Expiry::Ended(Ending { reason, is_reset: false });
+        }
+        let send_timeout = self.conversation.timeouts.send;
+        let is_stuck = !self.pending.is_empty()
+            && send_timeout.is_some_and(|timeout| now >= self.times.send_progress + timeout);
+        if is_stuck {
+            return Expiry::Ended(self.lost(CloseReason::SendTimeout, true, tally));
+        }
+        let reason = match self.awaited.take() {
+            Some(_) => CloseReason::ResponderTimeout,
+            None if self.times.message.is_some() => CloseReason::MessageTimeout,
+            None => CloseReason::IdleTimeout,
+        };
+        self.stop_reading(reason);
+        Expiry::Turn
+    }
+
+    /// The end at a stop's deadline.
+    pub fn cut(&mut self, tally: &mut Tally) -> Ending {
+        match self.phase {
+            Phase::Lingering(reason) => Ending { reason, is_reset: false },
+            _ => self.lost(CloseReason::ShutdownForced, true, tally),
+        }
+    }
+
+    /// The end by an error that is ours, not the peer's.
+    pub fn io_error(&mut self, tally: &mut Tally) -> Ending {
+        self.lost(CloseReason::IoError, false, tally)
+    }
+
+    /// From now on a close(2) resets the connection and makes the kernel forget what it has not
+    /// sent.
+    pub fn reset_on_close(&self) {
+        // A socket that is beyond this is closed all the same.
+        let _ = rustix::net::sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
+    }
+
+    /// The end of a connection whose worker panicked.
+    pub fn abandon(&mut self, tally: &mut Tally) -> Ending {
+        match self.phase {
+            Phase::Lingering(reason) => Ending { reason, is_reset: false },
+            _ => {
+                let is_reset = self.owes();
+                self.lost(CloseReason::WorkerPanic, is_reset, tally)
+            }
+        }
+    }
+
+    /// Sends what is owed, then begins the orderly close.
+    pub(super) fn flush_and_close(
+        &mut self,
+        reason: CloseReason,
+        buffer: &mut [u8],
+        turn: &mut Turn<'_>,
+    ) -> Option<Outcome> {
+        if let Err(error) = self.flush(turn) {
+            return Some(self.failed(error, turn));
+        }
+        if self.owes() {
+            return Some(self.check_error(turn).unwrap_or(Outcome::Waiting));
+        }
+        if self.has_input_ended {
+            return Some(ended(reason));
+        }
+        // A FIN that is already there saves the wait for it.
+        if self.readiness.readable
+            && let outcome @ Some(Outcome::Ended(_)) = self.linger(reason, buffer, turn)
+        {
+            return outcome;
+        }
+        if rustix::net::shutdown(&self.socket, Shutdown::Write).is_err() {
+            return Some(ended(reason));
+        }
+        self.times.linger = Instant::now();
+        self.phase = Phase::Lingering(reason);
+        None
+    }
+
+    /// Discards input until the peer's FIN. Nothing that happens here changes the reason.
+    pub(super) fn linger(
+        &mut self,
+        reason: CloseReason,
+        buffer: &mut [u8],
+        turn: &mut Turn<'_>,
+    ) -> Option<Outcome> {
+        let mut room = TURN_BYTES;
+        while self.readiness.readable {
+            if room == 0 {
+                return Some(Outcome::Again);
+            }
+            match receive_into(&self.socket, &mut buffer[MAX_HELD..]) {
+                Ok(0) => return Some(ended(reason)),
+                Ok(length) => {
+                    self.received_bytes += length as u64;
+                    turn.tally.received_bytes += length as u64;
+                    room = room.saturating_sub(length);
+                }
+                Err(Errno::AGAIN) => self.readiness.readable = false,
+                Err(_) => return Some(ended(reason)),
+            }
+        }
+        Some(Outcome::Waiting)
+    }
+
+    /// The end by an error of the socket.
+    pub(super) fn failed(&mut self, error: Errno, turn: &mut Turn<'_>) -> Outcome {
+        let by_error = self.reason_of(error);
+        let reason = match self.phase {
+            Phase::Reading => by_error,
+            // Replies are lost, and that is what an operator must see.
+            Phase::Flushing(_) if self.owes() => by_error,
+            Phase::Flushing(reason) | Phase::Lingering(reason) => reason,
+        };
+        Outcome::Ended(self.lost(reason, false, turn.tally))
+    }
+
+    /// The end of a connection whose responder panicked: what was answered before is sent if the
+    /// kernel takes it now.
+    pub(super) fn panicked(&mut self, turn: &mut Turn<'_>) -> Option<Outcome> {
+        // It may be in any state; it is not asked again.
+        self.responder = None;
+        if self.pending.is_empty() {
+            return self.stop_reading(CloseReason::ResponderPanic);
+        }
+        Some(Outcome::Ended(self.lost(CloseReason::ResponderPanic, true, turn.tally)))
+    }
+
+    /// Whether a reply is pending or awaited.
+    fn owes(&self) -> bool {
+        !self.pending.is_empty() || self.awaited.is_some()
+    }
+
+    fn lost(&self, reason: CloseReason, is_reset: bool, tally: &mut Tally) -> Ending {
+        tally.discarded_bytes += self.pending.len() as u64;
+        tally.pending_bytes += difference(0, self.pending.len());
+        Ending { reason, is_reset }
+    }
+
+    fn reason_of(&self, error: Errno) -> CloseReason {
+        match error {
+            Errno::CONNRESET | Errno::PIPE if self.received_bytes == 0 => CloseReason::Unused,
+            Errno::CONNRESET | Errno::PIPE => CloseReason::PeerReset,
+            Errno::TIMEDOUT if self.is_window_closed() => CloseReason::SendTimeout,
+            Errno::TIMEDOUT | Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::HOSTDOWN => {
+                CloseReason::PeerDead
+            }
+            _ => CloseReason::IoError,
+        }
+    }
+
+    /// A live peer that takes nothing and a dead one both end as ETIMEDOUT.
+    fn is_window_closed(&self) -> bool {
+        self.sent_bytes > 0
+            && sys::tcp_info(self.socket.as_fd()).is_ok_and(|info| info.send_window == 0)
+    }
+}
+
+fn ended(reason: CloseReason) -> Outcome {
+    Outcome::Ended(Ending { reason, is_reset: false })
+}
+
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}

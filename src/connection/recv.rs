@@ -1,0 +1,278 @@
+//! Bytes from the kernel, and what the framer and the responder make of them.
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+
+use crate::metrics::CloseReason;
+use crate::responder::{Address, Answer, Context, Reply, Responder, Service, Ticket};
+use crate::wire::{MAX_HELD, Step};
+
+use super::{Awaited, Budget, Connection, RECEIVE_BYTES, Turn};
+
+/// What one receive came to.
+pub(super) enum Received {
+    /// Bytes, with those held from before in front of them: their place in the buffer.
+    Bytes(Range<usize>),
+    /// The peer's FIN.
+    EndOfInput,
+    /// Nothing there now.
+    WouldBlock,
+    /// A stop is under way and the last receive is done.
+    StopDue,
+    Failed(Errno),
+}
+
+/// Why answering stopped.
+pub(super) enum Stop {
+    /// Everything received is answered.
+    UsedUp,
+    /// By the turn's budget, the bound on pending bytes, or a reply that comes later.
+    Held,
+    /// The connection is not read any more.
+    End(CloseReason),
+    /// The responder panicked.
+    Panicked,
+    Failed(Errno),
+}
+
+impl Connection {
+    /// At most one system call, none if the last one showed that nothing is there.
+    pub(super) fn receive(
+        &mut self,
+        buffer: &mut [u8],
+        turn: &mut Turn<'_>,
+        budget: &mut Budget,
+    ) -> Received {
+        if self.last_receive == Some(0) {
+            return Received::StopDue;
+        }
+        if !self.readiness.readable {
+            return self.nothing_there();
+        }
+        let held = self.framer.held();
+        let start = MAX_HELD - held.len();
+        buffer[start..MAX_HELD].copy_from_slice(held);
+        let room = self.conversation.receive_bytes.min(self.last_receive.unwrap_or(RECEIVE_BYTES));
+        match receive_into(&self.socket, &mut buffer[MAX_HELD..MAX_HELD + room]) {
+            Ok(0) => {
+                self.has_input_ended = true;
+                Received::EndOfInput
+            }
+            Ok(length) => {
+                // A short receive has drained the socket, unless it stopped at an urgent mark or a
+                // FIN or reset stands behind it: no further event would tell of those.
+                if length < room && !self.readiness.until_empty && self.last_receive.is_none() {
+                    self.readiness.readable = false;
+                }
+                if let Some(left) = &mut self.last_receive {
+                    *left -= length;
+                }
+                self.received_bytes += length as u64;
+                turn.tally.received_bytes += length as u64;
+                budget.bytes = budget.bytes.saturating_sub(length);
+                Received::Bytes(start..MAX_HELD + length)
+            }
+            Err(Errno::AGAIN) => {
+                self.readiness.readable = false;
+                self.readiness.until_empty = false;
+                self.nothing_there()
+            }
+            Err(error) => Received::Failed(error),
+        }
+    }
+
+    fn nothing_there(&self) -> Received {
+        if self.last_receive.is_some() { Received::StopDue } else { Received::WouldBlock }
+    }
+
+    /// Answers a chunk just received; what it must leave is copied out of the worker's buffer.
+    pub(super) fn answer_chunk(
+        &mut self,
+        chunk: &[u8],
+        turn: &mut Turn<'_>,
+        budget: &mut Budget,
+    ) -> Stop {
+        let mut at = 0;
+        let stop = self.answer(chunk, &mut at, turn, budget);
+        if matches!(stop, Stop::Held) {
+            self.rest = chunk[at..].to_vec();
+            self.rest_at = 0;
+        }
+        stop
+    }
+
+    /// Goes on with what an earlier turn left.
+    pub(super) fn answer_rest(&mut self, turn: &mut Turn<'_>, budget: &mut Budget) -> Stop {
+        let rest = std::mem::take(&mut self.rest);
+        let mut at = self.rest_at;
+        let stop = self.answer(&rest, &mut at, turn, budget);
+        if matches!(stop, Stop::Held) {
+            self.rest = rest;
+            self.rest_at = at;
+        }
+        stop
+    }
+
+    /// The end of input: an unfinished message is finished.
+    pub(super) fn answer_end(&mut self, turn: &mut Turn<'_>, budget: &mut Budget) -> Stop {
+        self.answer(&[], &mut 0, turn, budget)
+    }
+
+    /// Answers the messages of `chunk` from `at` on, and sends the replies in as few sends as the
+    /// bound on pending bytes allows.
+    fn answer(
+        &mut self,
+        chunk: &[u8],
+        at: &mut usize,
+        turn: &mut Turn<'_>,
+        budget: &mut Budget,
+    ) -> Stop {
+        let stop = loop {
+            let stop = self.gather(chunk, at, turn, budget);
+            if let Err(error) = self.send_gathered(chunk, turn) {
+                break Stop::Failed(error);
+            }
+            // If the kernel took everything, the bound was not one.
+            let goes_on = matches!(stop, Stop::Held)
+                && self.pending.is_empty()
+                && self.awaited.is_none()
+                && budget.messages > 0;
+            if !goes_on {
+                break stop;
+            }
+        };
+        self.is_stopped = matches!(stop, Stop::Held);
+        stop
+    }
+
+    /// Gathers replies until the chunk is used up or something holds.
+    fn gather(
+        &mut self,
+        chunk: &[u8],
+        at: &mut usize,
+        turn: &mut Turn<'_>,
+        budget: &mut Budget,
+    ) -> Stop {
+        let conversation = &*self.conversation;
+        let protocol = &conversation.protocol;
+        loop {
+            let unsent = self.pending.len() + turn.outgoing.len();
+            if budget.messages == 0 || unsent > conversation.max_pending_bytes {
+                return Stop::Held;
+            }
+            let step = match self.framer.next(protocol, chunk, at) {
+                Step::More if self.has_input_ended => self.framer.finish(protocol),
+                step => step,
+            };
+            let message = match step {
+                Step::Message(message) => message,
+                Step::More if self.has_input_ended => {
+                    return Stop::End(end_of_input(self.received_bytes));
+                }
+                Step::More => return Stop::UsedUp,
+                Step::Exit => return Stop::End(CloseReason::Exit),
+                Step::InvalidUtf8 => return Stop::End(CloseReason::InvalidUtf8),
+                Step::TooLong => return Stop::End(CloseReason::MessageTooLong),
+            };
+            budget.messages -= 1;
+            self.messages += 1;
+            turn.tally.messages += 1;
+            let terminator = protocol.terminator();
+            match (&conversation.service, &mut self.responder) {
+                (Service::Echo, _) => {
+                    turn.outgoing.echo(chunk, &message, terminator);
+                    turn.tally.replies += 1;
+                }
+                (Service::Discard, _) | (Service::Custom(_), None) => {}
+                (Service::Custom(_), Some(responder)) => {
+                    let number = self.messages;
+                    match respond(&mut **responder, &message.text, number, chunk, terminator, turn)
+                    {
+                        Responded::Next => {}
+                        Responded::Later(awaited) => {
+                            self.awaited = Some(awaited);
+                            return Stop::Held;
+                        }
+                        Responded::End(reason) => return Stop::End(reason),
+                        Responded::Panicked => return Stop::Panicked,
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One recv(2); an interrupted one is tried again.
+pub(super) fn receive_into(
+    socket: &std::os::fd::OwnedFd,
+    buffer: &mut [u8],
+) -> Result<usize, Errno> {
+    loop {
+        match recv(socket, &mut *buffer, RecvFlags::empty()) {
+            Ok((length, _)) => return Ok(length),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn end_of_input(received_bytes: u64) -> CloseReason {
+    if received_bytes == 0 { CloseReason::Unused } else { CloseReason::PeerClosed }
+}
+
+enum Responded {
+    Next,
+    Later(Awaited),
+    End(CloseReason),
+    Panicked,
+}
+
+/// Asks a responder of the user's own, whose panic concerns its connection alone.
+fn respond(
+    responder: &mut dyn Responder,
+    text: &str,
+    number: u64,
+    chunk: &[u8],
+    terminator: &str,
+    turn: &mut Turn<'_>,
+) -> Responded {
+    let (slot, generation) = turn.place;
+    let buffer = turn.outgoing.copied(chunk);
+    let before = buffer.len();
+    let mut ticket = || {
+        let address = Address { slot, generation, message: number };
+        Ticket::new(address, turn.mailbox.clone())
+    };
+    let answer = catch_unwind(AssertUnwindSafe(|| {
+        responder.respond(text, &mut Reply::new(buffer), &mut Context::new(&mut ticket))
+    }));
+    let responded = match answer {
+        Ok(Answer::Reply) => Responded::Next,
+        Ok(Answer::ReplyAndClose) => Responded::End(CloseReason::ResponderClosed),
+        Ok(Answer::Silence) => {
+            buffer.truncate(before);
+            return Responded::Next;
+        }
+        Ok(Answer::Later { within }) => {
+            buffer.truncate(before);
+            let until = Instant::now() + within;
+            return Responded::Later(Awaited { message: number, until });
+        }
+        Ok(Answer::Failed) => {
+            buffer.truncate(before);
+            return Responded::End(CloseReason::ResponderError);
+        }
+        Err(_) => {
+            buffer.truncate(before);
+            *turn.panics += 1;
+            return Responded::Panicked;
+        }
+    };
+    buffer.extend_from_slice(terminator.as_bytes());
+    turn.tally.replies += 1;
+    responded
+}

@@ -1,0 +1,27 @@
+//! talkback: a multithreaded TCP text server that you configure instead of write.
+//!
+//! Clients connect over TCP or a Unix socket, send UTF-8 messages and get a reply to each, until
+//! they say `exit` or close. One blocking accept thread a listener hands connections to a fixed
+//! pool of workers; each worker owns its connections and serves whichever has input, so that idle
+//! clients cannot exhaust the pool. Every connection accepted ends with exactly one reason, which
+//! is counted.
+//!
+//! [`Server::start`] runs a [`Config`]; [`Server::start_with`] adds responders of your own. The
+//! program `talkback` is a thin shell around them: it brings flags, signals and the log.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("talkback runs on Linux 5.4 or later: it is built on epoll and Linux's TCP options");
+
+pub mod client;
+pub mod config;
+pub mod connection;
+pub mod metrics;
+pub mod responder;
+pub mod server;
+pub mod sidecar;
+pub mod sys;
+pub mod wire;
+
+pub use config::Config;
+pub use responder::{Answer, Context, Reply, Responder, Responders, Ticket};
+pub use server::{Server, StartError, Summary};

@@ -1,0 +1,217 @@
+//! Every metric and every value of its labels: the registry, the README's table and the tests read
+//! this one list.
+
+/// How a metric behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+impl Kind {
+    /// As Prometheus writes it.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+        }
+    }
+}
+
+/// One metric.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// The full name.
+    pub name: &'static str,
+    /// How it behaves.
+    pub kind: Kind,
+    /// Its labels, in order.
+    pub labels: &'static [&'static str],
+    /// What it means, with its unit where the name has none.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($id:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)+) => {
+        $(
+            #[doc = $help]
+            pub const $id: Metric = Metric {
+                name: concat!("talkback_", $name),
+                kind: Kind::$kind,
+                labels: &[$($label),*],
+                help: $help,
+            };
+        )+
+        /// All metrics in the order of the README.
+        pub const ALL: &[Metric] = &[$($id),+];
+    };
+}
+
+metrics! {
+    CONNECTIONS_ACCEPTED = Counter "connections_accepted_total" ["listener"]
+        "Connections that accept(2) returned.";
+    CONNECTIONS_REJECTED = Counter "connections_rejected_total" ["listener", "reason"]
+        "Connections closed before service.";
+    CONNECTIONS_CLOSED = Counter "connections_closed_total" ["listener", "reason"]
+        "Connections served and ended.";
+    CONNECTIONS = Gauge "connections" ["listener"]
+        "Connections open now, from accept(2) to close(2).";
+    RECEIVED_BYTES = Counter "received_bytes_total" ["listener"]
+        "Bytes taken from the kernel.";
+    SENT_BYTES = Counter "sent_bytes_total" ["listener"]
+        "Bytes given to the kernel.";
+    DISCARDED_BYTES = Counter "discarded_bytes_total" ["listener"]
+        "Bytes of replies thrown away: the kernel would not take them before the connection ended.";
+    MESSAGES = Counter "messages_total" ["listener"]
+        "Messages received; the exit word is none.";
+    REPLIES = Counter "replies_total" ["listener"]
+        "Replies made.";
+    PENDING_BYTES = Gauge "pending_bytes" ["listener"]
+        "Bytes of replies that the kernel has not taken yet.";
+    CONNECTIONS_LIMIT = Gauge "connections_limit" []
+        "Most connections open at once, all listeners together.";
+    ACCEPT_ERRORS = Counter "accept_errors_total" ["listener", "error"]
+        "Errors of accept(2).";
+    WORKERS = Gauge "workers" []
+        "Worker threads alive.";
+    WORKER_BUSY_SECONDS = Counter "worker_busy_seconds_total" ["worker"]
+        "Time a worker spent outside epoll_wait(2).";
+    WORKER_TURN_SECONDS = Gauge "worker_turn_seconds" ["worker"]
+        "Age of the turn a worker is in, 0 while it waits: a stalled responder shows here.";
+    WORKER_CONNECTIONS = Gauge "worker_connections" ["worker"]
+        "Connections a worker owns, those in its inbox included.";
+    WORKER_PANICS = Counter "worker_panics_total" []
+        "Panics caught in workers and responders.";
+    LATE_REPLIES_DROPPED = Counter "late_replies_dropped_total" ["reason"]
+        "Replies that came later and found no taker.";
+    DRAINING = Gauge "draining" []
+        "1 from the stop signal on, else 0.";
+    SCRAPES = Counter "scrapes_total" ["path", "code"]
+        "Answers of the sidecar.";
+    SCRAPES_REJECTED = Counter "scrapes_rejected_total" ["reason"]
+        "Requests the sidecar's door turned away.";
+    BUILD_INFO = Gauge "build_info" ["version", "rustc"]
+        "Always 1; the labels tell the build.";
+}
+
+macro_rules! closed_enum {
+    ($(#[$doc:meta])* $name:ident {
+        $($(#[$variant_doc:meta])* $variant:ident = $label:literal,)+
+    }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
+
+        impl $name {
+            /// Every value, in order.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The label's value.
+            #[must_use]
+            pub fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label,)+ }
+            }
+        }
+    };
+}
+
+closed_enum! {
+    /// Why a connection that was served ended.
+    CloseReason {
+        /// The client said the exit word.
+        Exit = "exit",
+        /// The client closed, after it had sent something.
+        PeerClosed = "peer_closed",
+        /// The client closed or reset before any byte, as a load balancer's health check does.
+        Unused = "unused",
+        /// The client reset the connection after it had sent something.
+        PeerReset = "peer_reset",
+        /// The client's host or the way to it is gone.
+        PeerDead = "peer_dead",
+        /// Bytes that are not UTF-8.
+        InvalidUtf8 = "invalid_utf8",
+        /// A line over `max_message_bytes`.
+        MessageTooLong = "message_too_long",
+        /// `idle_timeout`.
+        IdleTimeout = "idle_timeout",
+        /// `message_timeout`.
+        MessageTimeout = "message_timeout",
+        /// `send_timeout`.
+        SendTimeout = "send_timeout",
+        /// A reply that was to come later did not come in time.
+        ResponderTimeout = "responder_timeout",
+        /// The responder asked for the close.
+        ResponderClosed = "responder_closed",
+        /// The responder failed.
+        ResponderError = "responder_error",
+        /// The responder panicked.
+        ResponderPanic = "responder_panic",
+        /// The worker's own loop panicked.
+        WorkerPanic = "worker_panic",
+        /// The server stopped; nothing was left to do.
+        Shutdown = "shutdown",
+        /// The server stopped; at the deadline something was left.
+        ShutdownForced = "shutdown_forced",
+        /// Any other error of the system.
+        IoError = "io_error",
+    }
+}
+
+closed_enum! {
+    /// Why a connection was closed before service.
+    Rejection {
+        /// `max_connections` are open.
+        MaxConnections = "max_connections",
+        /// `max_connections_per_ip` of this address are open.
+        MaxConnectionsPerIp = "max_connections_per_ip",
+        /// Every worker's inbox is full.
+        InboxFull = "inbox_full",
+        /// Descriptors have run out; the reserve turned it away.
+        FdReserve = "fd_reserve",
+        /// Accepted after the workers had stopped taking.
+        Draining = "draining",
+    }
+}
+
+closed_enum! {
+    /// An error of accept(2).
+    AcceptError {
+        /// The process has no descriptor left.
+        Emfile = "emfile",
+        /// The host has none left.
+        Enfile = "enfile",
+        /// The host has no socket memory left.
+        Enobufs = "enobufs",
+        /// The host has no memory left.
+        Enomem = "enomem",
+        /// The peer was gone before it was accepted.
+        Econnaborted = "econnaborted",
+        /// Any other.
+        Other = "other",
+    }
+}
+
+closed_enum! {
+    /// Why a late reply found no taker.
+    LateReplyDrop {
+        /// Its connection or its message's time was over.
+        Stale = "stale",
+        /// The worker's inbox was full.
+        InboxFull = "inbox_full",
+    }
+}
+
+/// The README's table of metrics, in Markdown.
+#[must_use]
+pub fn table() -> String {
+    let mut table = "| metric | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
+    for metric in ALL {
+        let labels = metric.labels.join(", ");
+        let kind = metric.kind.label();
+        table += &format!("| `{}` | {kind} | {labels} | {} |\n", metric.name, metric.help);
+    }
+    table
+}

@@ -1,0 +1,289 @@
+//! The accept thread: blocks in accept(2), admits or rejects, hands over. It never touches the
+//! conversation, and no error of accept(2) ends it.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketAddrAny, SocketFlags, acceptfrom_with};
+use socket2::{SockFilter, SockRef};
+use tracing::{debug, warn};
+
+use crate::metrics::{AcceptError, Instruments, ListenerInstruments, Rejection};
+use crate::sys;
+
+use super::admit::Admission;
+use super::pool::{Arrival, Pool, Refusal};
+
+/// After an error of the host, if the reserve does not help.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The listener as others may reach it: to stop its acceptor, to ask the kernel. The acceptor takes
+/// the socket out before it closes it, for a second owner would keep it listening.
+pub(super) struct Gate {
+    is_closing: AtomicBool,
+    socket: Mutex<Option<Arc<OwnedFd>>>,
+    thread: Mutex<Option<Thread>>,
+    is_tcp: bool,
+}
+
+/// One listener's acceptor; [`Acceptor::run`] is its thread.
+pub(super) struct Acceptor {
+    pub(super) gate: Arc<Gate>,
+    pub(super) socket: Arc<OwnedFd>,
+    pub(super) listener: usize,
+    pub(super) backlog: u32,
+    pub(super) full_message: Arc<str>,
+    pub(super) admission: Arc<Admission>,
+    pub(super) pool: Pool,
+    pub(super) instruments: Arc<Instruments>,
+    pub(super) reserve: Reserve,
+}
+
+/// A descriptor kept back: given up, it lets a newcomer be accepted and turned away at once where
+/// it would otherwise hang in the queue.
+pub(super) struct Reserve {
+    held: Option<OwnedFd>,
+}
+
+impl Reserve {
+    pub(super) fn new() -> Self {
+        let mut reserve = Self { held: None };
+        reserve.refill();
+        reserve
+    }
+
+    /// Whether a descriptor is held now.
+    fn refill(&mut self) -> bool {
+        if self.held.is_none() {
+            self.held = std::fs::File::open("/dev/null").ok().map(Into::into);
+        }
+        self.held.is_some()
+    }
+
+    fn give_up(&mut self) -> bool {
+        self.held.take().is_some()
+    }
+}
+
+/// What an error of accept(2) asks for.
+enum Cause {
+    /// One peer: go on.
+    Peer,
+    /// No descriptors: the reserve.
+    Descriptors,
+    /// The host, or an error that should not be: pause.
+    Host,
+}
+
+impl Gate {
+    pub(super) fn new(socket: Arc<OwnedFd>, is_tcp: bool) -> Self {
+        Self {
+            is_closing: AtomicBool::new(false),
+            socket: Mutex::new(Some(socket)),
+            thread: Mutex::new(None),
+            is_tcp,
+        }
+    }
+
+    /// Makes the acceptor empty the kernel's queue and close, without a reset for anyone in it.
+    pub(super) fn close(&self) {
+        let socket = self.socket.lock();
+        let Some(socket) = socket.as_ref() else { return };
+        // New handshakes are dropped, those that are done are accepted; a client turned away here
+        // learns so from its SYN retry. Without the filter the queue might never be empty.
+        let is_tcp = self.is_tcp;
+        if is_tcp && let Err(error) = SockRef::from(&**socket).attach_filter(&DROP_SYN) {
+            debug!(%error, "no filter on the listener; it closes after a backlog more");
+        }
+        self.is_closing.store(true, Ordering::SeqCst);
+        // shutdown(2) wakes a blocked accept(2), but resets what is queued on a TCP listener. With
+        // something queued, accept(2) is about to return by itself.
+        let is_empty = !is_tcp || sys::tcp_info(socket.as_fd()).is_ok_and(|info| info.unacked == 0);
+        if is_empty {
+            // An error says that it is shut down already.
+            let _ = rustix::net::shutdown(&**socket, Shutdown::Read);
+        }
+        if let Some(thread) = self.thread.lock().as_ref() {
+            thread.unpark();
+        }
+    }
+
+    fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::SeqCst)
+    }
+}
+
+/// `ldb [13]; jset #2 ? ret #0 : ret #-1`: drops segments that carry SYN, passes all others.
+const DROP_SYN: [SockFilter; 4] = [
+    SockFilter::new(0x30, 0, 0, 13),
+    SockFilter::new(0x45, 0, 1, 2),
+    SockFilter::new(0x06, 0, 0, 0),
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+];
+
+impl Acceptor {
+    /// Accepts until the gate closes.
+    pub(super) fn run(mut self) {
+        *self.gate.thread.lock() = Some(thread::current());
+        if let Err(error) = sys::schedule_as_batch() {
+            debug!(%error, "the accept thread stays under the default scheduling policy");
+        }
+        let mut round = self.listener;
+        while !self.gate.is_closing() {
+            match accept(self.socket.as_fd()) {
+                Ok((socket, peer)) => self.take(socket, peer, &mut round),
+                Err(Errno::INTR) => {}
+                Err(_) if self.gate.is_closing() => break,
+                Err(error) => self.recover(error, &mut round),
+            }
+        }
+        self.empty_queue(&mut round);
+        self.gate.socket.lock().take();
+    }
+
+    fn counters(&self) -> &ListenerInstruments {
+        self.instruments.listener(self.listener)
+    }
+
+    /// Admits and hands over, or rejects.
+    fn take(&self, socket: OwnedFd, peer: Option<SocketAddr>, round: &mut usize) {
+        let accepted = Instant::now();
+        self.counters().accepted.inc();
+        let slot = match self.admission.admit(self.listener, peer) {
+            Ok(slot) => slot,
+            Err(reason) => return self.reject(socket, peer, reason),
+        };
+        let arrival = Arrival { socket, peer, accepted, listener: self.listener, slot };
+        if let Err((refusal, arrival)) = self.pool.dispatch(arrival, round) {
+            let reason = match refusal {
+                Refusal::Full => Rejection::InboxFull,
+                Refusal::Ended => Rejection::Draining,
+            };
+            let Arrival { socket, slot, .. } = arrival;
+            self.reject(socket, peer, reason);
+            drop(slot);
+        }
+    }
+
+    /// Best effort and without waiting: the message, our FIN, one discard, close.
+    fn reject(&self, socket: OwnedFd, peer: Option<SocketAddr>, reason: Rejection) {
+        if !self.full_message.is_empty() && reason != Rejection::FdReserve {
+            // A client whose window is closed does not get it.
+            let _ = rustix::net::send(&socket, self.full_message.as_bytes(), SendFlags::NOSIGNAL);
+        }
+        if reason != Rejection::FdReserve {
+            // Either fails where the peer is gone, which is fine.
+            let _ = rustix::net::shutdown(&socket, Shutdown::Write);
+            let _ = rustix::net::recv(&socket, &mut [0_u8; 4096][..], RecvFlags::empty());
+        }
+        drop(socket);
+        self.counters().count_rejected(reason);
+        debug!(peer = ?peer, reason = reason.label(), "connection rejected");
+    }
+
+    fn recover(&mut self, error: Errno, round: &mut usize) {
+        let (label, cause) = sort(error);
+        self.counters().count_accept_error(label);
+        match cause {
+            Cause::Peer => debug!(%error, "a connection was gone before it was accepted"),
+            Cause::Descriptors if self.reserve.give_up() => {
+                warn!(%error, "out of descriptors; newcomers are turned away");
+                self.use_reserve(round);
+            }
+            Cause::Descriptors | Cause::Host => {
+                warn!(%error, "accept failed; pausing");
+                self.reserve.refill();
+                thread::park_timeout(PAUSE);
+            }
+        }
+    }
+
+    /// Accepts one newcomer on the reserve's descriptor. If descriptors are back by then it is a
+    /// client like any other.
+    fn use_reserve(&mut self, round: &mut usize) {
+        match accept(self.socket.as_fd()) {
+            Ok((socket, peer)) if self.reserve.refill() => self.take(socket, peer, round),
+            Ok((socket, peer)) => {
+                self.counters().accepted.inc();
+                self.reject(socket, peer, Rejection::FdReserve);
+            }
+            Err(Errno::INTR) => {}
+            Err(error) if !self.gate.is_closing() => {
+                let (label, cause) = sort(error);
+                self.counters().count_accept_error(label);
+                if !matches!(cause, Cause::Peer) {
+                    thread::park_timeout(PAUSE);
+                }
+            }
+            Err(_) => {}
+        }
+        self.reserve.refill();
+    }
+
+    /// What the kernel has queued is served, not reset. Bounded for where the filter was refused.
+    fn empty_queue(&mut self, round: &mut usize) {
+        if let Err(error) = rustix::io::ioctl_fionbio(&*self.socket, true) {
+            warn!(%error, "what is queued on the listener is lost");
+            return;
+        }
+        let mut errors = 0;
+        let mut left = self.backlog.saturating_add(1);
+        while left > 0 && errors < 10 {
+            match accept(self.socket.as_fd()) {
+                Ok((socket, peer)) => {
+                    left -= 1;
+                    self.take(socket, peer, round);
+                }
+                // The queue is empty; the second where shutdown(2) woke us.
+                Err(Errno::AGAIN | Errno::INVAL) => return,
+                Err(error) => {
+                    errors += 1;
+                    let (label, cause) = sort(error);
+                    self.counters().count_accept_error(label);
+                    if matches!(cause, Cause::Descriptors) {
+                        self.reserve.give_up();
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn accept(listener: BorrowedFd<'_>) -> Result<(OwnedFd, Option<SocketAddr>), Errno> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (socket, peer) = acceptfrom_with(listener, flags)?;
+    Ok((socket, peer.and_then(canonical)))
+}
+
+/// An IPv4 client of an IPv6 listener is an IPv4 client: before limit, log and metric.
+fn canonical(peer: SocketAddrAny) -> Option<SocketAddr> {
+    let peer = SocketAddr::try_from(peer).ok()?;
+    Some(SocketAddr::new(peer.ip().to_canonical(), peer.port()))
+}
+
+fn sort(error: Errno) -> (AcceptError, Cause) {
+    match error {
+        Errno::MFILE => (AcceptError::Emfile, Cause::Descriptors),
+        Errno::NFILE => (AcceptError::Enfile, Cause::Descriptors),
+        Errno::NOBUFS => (AcceptError::Enobufs, Cause::Host),
+        Errno::NOMEM => (AcceptError::Enomem, Cause::Host),
+        Errno::CONNABORTED => (AcceptError::Econnaborted, Cause::Peer),
+        // accept(2) passes on what the network thinks of the new connection.
+        Errno::PROTO
+        | Errno::NOPROTOOPT
+        | Errno::HOSTDOWN
+        | Errno::NONET
+        | Errno::HOSTUNREACH
+        | Errno::NETUNREACH
+        | Errno::NETDOWN
+        | Errno::OPNOTSUPP
+        | Errno::PERM => (AcceptError::Other, Cause::Peer),
+        _ => (AcceptError::Other, Cause::Host),
+    }
+}

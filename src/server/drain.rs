@@ -1,0 +1,118 @@
+//! The stop: not ready, not accepting, nothing lost, nothing left; in that order, within a
+//! deadline.
+
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use tracing::{info, warn};
+
+use crate::metrics::CloseReason;
+
+use super::start::Server;
+
+/// A worker that has not ended so long after the deadline is stalled in a responder.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// What a stop came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Summary {
+    /// Connections that ended with everything done, since the start.
+    pub served: u64,
+    /// Connections cut at the deadline.
+    pub cut: u64,
+}
+
+/// A worker's thread, and how its end is told.
+pub(super) struct WorkerThread {
+    pub(super) thread: JoinHandle<()>,
+    /// Disconnected when the thread has ended, in whatever way.
+    pub(super) ended: Receiver<()>,
+}
+
+impl Server {
+    /// Stops gracefully and returns when nothing is left: readiness ends, `drain_delay` passes,
+    /// the kernel's queues are emptied and closed, every connection gets one last receive and its
+    /// replies, and at `drain_timeout` what is left is cut. Blocks for as long as that takes.
+    pub fn drain(mut self) -> Summary {
+        self.stop()
+    }
+
+    pub(super) fn stop(&mut self) -> Summary {
+        let delay = self.shutdown.drain_delay;
+        info!(delay = ?delay, "stopping: not ready");
+        self.lifecycle.stop();
+        self.instruments.draining.set(1);
+        // A load balancer needs this time to see it; there is nothing else to wait for.
+        thread::sleep(delay);
+        for gate in &self.gates {
+            gate.close();
+        }
+        for thread in self.acceptors.drain(..) {
+            // A panic there was reported by its hook; the stop goes on.
+            let _ = thread.join();
+        }
+        let until = Instant::now() + self.shutdown.drain_timeout;
+        info!(timeout = ?self.shutdown.drain_timeout, "draining: not accepting");
+        self.lifecycle.drain(until);
+        for seat in self.pool.seats() {
+            seat.doorbell().ring();
+        }
+        self.await_workers(until + GRACE);
+        if let Some(sidecar) = self.sidecar.take() {
+            sidecar.stop();
+        }
+        self.files.remove();
+        let summary = self.summary();
+        info!(served = summary.served, cut = summary.cut, "stopped");
+        summary
+    }
+
+    /// A worker that does not end is left behind with its connections, which are accounted for
+    /// here.
+    fn await_workers(&mut self, until: Instant) {
+        let threads = std::mem::take(&mut self.workers);
+        for (index, worker) in threads.into_iter().enumerate() {
+            // Nothing is ever sent: only the end of the thread ends the wait early.
+            if worker.ended.recv_deadline(until).is_err_and(|error| error.is_disconnected()) {
+                let _ = worker.thread.join();
+                continue;
+            }
+            let seat = &self.pool.seats()[index];
+            seat.abandon();
+            let mut left = 0;
+            for (listener, open) in seat.open().enumerate() {
+                left += open;
+                let counters = self.instruments.listener(listener);
+                for _ in 0..open {
+                    counters.connections.dec();
+                    counters.count_closed(CloseReason::ShutdownForced);
+                }
+            }
+            warn!(worker = index, connections = left, "a stalled worker is left behind");
+        }
+    }
+
+    fn summary(&self) -> Summary {
+        let mut summary = Summary { served: 0, cut: 0 };
+        for listener in 0..self.gates.len() {
+            for &reason in CloseReason::ALL {
+                let closed = self.instruments.listener(listener).closed(reason);
+                match reason {
+                    CloseReason::ShutdownForced => summary.cut += closed,
+                    _ => summary.served += closed,
+                }
+            }
+        }
+        summary
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if !self.lifecycle.is_stopping() {
+            self.stop();
+        }
+    }
+}

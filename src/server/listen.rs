@@ -1,0 +1,295 @@
+//! Listening sockets: bound, with the options that accepted sockets inherit, and unlinked at the
+//! end.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustix::fs::{FlockOperation, flock};
+use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+
+use crate::config::{Address, Listener};
+use crate::sys;
+
+/// Unsent bytes above which the kernel takes no more: a client that never reads would otherwise
+/// make it hold 4 MB.
+const NOTSENT_LOWAT_BYTES: u32 = 128 * 1024;
+
+/// A silent peer is asked after a minute, three times in ten seconds each.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(60))
+    .with_interval(Duration::from_secs(10))
+    .with_retries(3);
+
+/// The sum of those: a smaller one would override the count of probes (tcp(7)).
+const LEAST_USER_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// The kernel ends a connection whose peer's window stays closed for the user timeout, so it must
+/// leave a `send_timeout` the time to do so first, with its own reason.
+const AFTER_SEND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where a listener is really bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bound {
+    /// With the port that was picked, if it was 0.
+    Ip(SocketAddr),
+    /// A Unix socket's file.
+    UnixPath(PathBuf),
+    /// A name in the abstract namespace.
+    UnixAbstract(String),
+}
+
+impl Bound {
+    /// The IP address, if it is one.
+    #[must_use]
+    pub fn ip(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Ip(address) => Some(*address),
+            Self::UnixPath(_) | Self::UnixAbstract(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => write!(f, "{address}"),
+            Self::UnixPath(path) => write!(f, "unix:{}", path.display()),
+            Self::UnixAbstract(name) => write!(f, "unix:@{name}"),
+        }
+    }
+}
+
+impl ListenError {
+    /// What to do about it.
+    pub(super) fn hint(&self) -> &'static str {
+        match self {
+            Self::Io(error) => super::start::hint(error),
+            Self::Alive | Self::Locked(_) => "stop that server, or choose another path",
+            Self::NotASocket => "move it away, or choose another path",
+            Self::UnknownGroup(_) => "make the group, or name another",
+        }
+    }
+
+    pub(super) fn into_io(self) -> io::Error {
+        match self {
+            Self::Io(error) => error,
+            other => io::Error::other(other),
+        }
+    }
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub(super) struct Listening {
+    pub(super) socket: OwnedFd,
+    pub(super) bound: Bound,
+}
+
+/// Why a listener could not be had.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ListenError {
+    /// A system call failed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// Something else answers there.
+    #[error("a running server listens on this socket")]
+    Alive,
+    /// Another process holds the lock.
+    #[error("another process holds the lock {0}")]
+    Locked(PathBuf),
+    /// A file that is no socket; it is never touched.
+    #[error("a file that is not a socket is in the way; it was left as it is")]
+    NotASocket,
+    /// `unix_group` names nobody.
+    #[error("unix_group {0:?} is unknown on this host")]
+    UnknownGroup(String),
+}
+
+/// Unix sockets that this server made. They are unlinked when the last handle is dropped, or at
+/// once by [`SocketFiles::remove`] where the process ends without that.
+#[derive(Debug, Clone, Default)]
+pub struct SocketFiles {
+    files: Arc<Mutex<Vec<SocketFile>>>,
+}
+
+impl SocketFiles {
+    /// Unlinks them now.
+    pub fn remove(&self) {
+        self.files.lock().clear();
+    }
+
+    fn add(&self, file: SocketFile) {
+        self.files.lock().push(file);
+    }
+}
+
+/// A socket's file and its lock. Dropping it unlinks the file, if it is still the one we made.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    inode: (u64, u64),
+    lock_path: PathBuf,
+    _lock: fs::File,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| inode(&found) == self.inode) {
+            // It may be gone between the look and this; then there is nothing to do.
+            let _ = fs::remove_file(&self.path);
+        }
+        // While the lock is held, so that nobody locks a file without a name.
+        let _ = fs::remove_file(&self.lock_path);
+    }
+}
+
+/// Binds and listens.
+pub(super) fn listen(
+    listener: &Listener,
+    send_timeout: Duration,
+    files: &SocketFiles,
+) -> Result<Listening, ListenError> {
+    match &listener.address {
+        Address::Ip(address) => listen_ip(listener, *address, send_timeout),
+        Address::UnixPath(path) => listen_unix(listener, path, files),
+        Address::UnixAbstract(name) => {
+            let socket = unix_socket()?;
+            socket.bind(&SockAddr::unix(format!("\0{name}"))?)?;
+            socket.listen(backlog(listener))?;
+            Ok(Listening { socket: socket.into(), bound: Bound::UnixAbstract(name.clone()) })
+        }
+    }
+}
+
+fn listen_ip(
+    listener: &Listener,
+    address: SocketAddr,
+    send_timeout: Duration,
+) -> Result<Listening, ListenError> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(listener.v6only)?;
+    }
+    // Set once here, inherited by every accepted socket, so that they cost a connection nothing.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_out_of_band_inline(true)?;
+    socket.set_tcp_keepalive(&KEEPALIVE)?;
+    socket.set_tcp_user_timeout(Some(user_timeout(send_timeout)))?;
+    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)?;
+    socket.bind(&address.into())?;
+    socket.listen(backlog(listener))?;
+    let bound = socket.local_addr()?.as_socket().unwrap_or(address);
+    Ok(Listening { socket: socket.into(), bound: Bound::Ip(bound) })
+}
+
+/// A stale file is replaced under a lock, so that two servers that start at once do not both take
+/// the other's new socket for stale.
+fn listen_unix(
+    listener: &Listener,
+    path: &Path,
+    files: &SocketFiles,
+) -> Result<Listening, ListenError> {
+    let lock_path = lock_path(path);
+    let lock = lock(&lock_path)?;
+    let address = SockAddr::unix(path)?;
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+        Ok(found) if !found.file_type().is_socket() => return Err(ListenError::NotASocket),
+        Ok(_) => match unix_socket()?.connect(&address) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                fs::remove_file(path)?;
+            }
+            // Also EAGAIN: alive, with a full queue.
+            _ => return Err(ListenError::Alive),
+        },
+    }
+    let socket = unix_socket()?;
+    socket.bind(&address)?;
+    let inode = inode(&fs::symlink_metadata(path)?);
+    files.add(SocketFile { path: path.to_owned(), inode, lock_path, _lock: lock });
+    // Before listen(2), so that nobody connects who may not.
+    if let Some(mode) = listener.unix_mode {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    }
+    if let Some(group) = &listener.unix_group {
+        std::os::unix::fs::chown(path, None, Some(group_id(group)?))?;
+    }
+    socket.listen(backlog(listener))?;
+    Ok(Listening { socket: socket.into(), bound: Bound::UnixPath(path.to_owned()) })
+}
+
+fn lock_path(path: &Path) -> PathBuf {
+    let mut lock_path = path.as_os_str().to_owned();
+    lock_path.push(".lock");
+    lock_path.into()
+}
+
+/// Takes the lock. Its file is unlinked at the end of its holder, so the one that was locked may
+/// not be the one that has the name any more.
+fn lock(lock_path: &Path) -> Result<fs::File, ListenError> {
+    loop {
+        let file =
+            fs::OpenOptions::new().create(true).write(true).truncate(false).open(lock_path)?;
+        if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            return Err(match error {
+                rustix::io::Errno::AGAIN => ListenError::Locked(lock_path.to_owned()),
+                error => ListenError::Io(error.into()),
+            });
+        }
+        let named = fs::symlink_metadata(lock_path).map(|found| inode(&found)).ok();
+        if named == Some(inode(&file.metadata()?)) {
+            return Ok(file);
+        }
+    }
+}
+
+fn inode(found: &fs::Metadata) -> (u64, u64) {
+    (found.dev(), found.ino())
+}
+
+fn unix_socket() -> io::Result<Socket> {
+    Socket::new(Domain::UNIX, Type::STREAM, None)
+}
+
+fn group_id(group: &str) -> Result<u32, ListenError> {
+    if let Ok(id) = group.parse() {
+        return Ok(id);
+    }
+    let groups = fs::read_to_string("/etc/group")?;
+    groups
+        .lines()
+        .find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            let id = fields.nth(1)?;
+            (name == group).then(|| id.parse().ok()).flatten()
+        })
+        .ok_or_else(|| ListenError::UnknownGroup(group.to_owned()))
+}
+
+fn user_timeout(send_timeout: Duration) -> Duration {
+    LEAST_USER_TIMEOUT.max(send_timeout + AFTER_SEND_TIMEOUT)
+}
+
+fn backlog(listener: &Listener) -> i32 {
+    i32::try_from(listener.backlog).unwrap_or(i32::MAX)
+}
+
+/// What listen(2) made of the backlog, where the kernel tells (not for a Unix socket).
+pub(super) fn queue_limit(listening: &Listening) -> Option<u32> {
+    let reference = SockRef::from(&listening.socket);
+    if reference.domain().ok()? == Domain::UNIX {
+        return None;
+    }
+    sys::tcp_info(listening.socket.as_fd()).ok().map(|info| info.sacked)
+}

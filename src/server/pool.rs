@@ -1,0 +1,232 @@
+//! The fixed pool as its acceptors see it: a seat a worker, and the choice among them.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use crate::metrics::Instruments;
+use crate::metrics::instruments::WorkerReading;
+use crate::metrics::names::LateReplyDrop;
+use crate::responder::{LateReply, Mailbox};
+
+use super::admit::Slot;
+use super::doorbell::Doorbell;
+
+/// A worker whose turn has lasted longer is passed over.
+const STALLED: Duration = Duration::from_millis(100);
+
+/// A connection on its way to its worker.
+pub(super) struct Arrival {
+    pub(super) socket: OwnedFd,
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) accepted: Instant,
+    pub(super) listener: usize,
+    pub(super) slot: Slot,
+}
+
+/// An arrival with its place at one worker.
+pub(super) struct Seated {
+    pub(super) arrival: Arrival,
+    pub(super) place: Place,
+}
+
+/// Why nobody took an arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Every inbox is full.
+    Full,
+    /// The workers have ended.
+    Ended,
+}
+
+/// What a worker shares with those who hand it something.
+#[derive(Debug)]
+pub(super) struct Seat {
+    arrivals: Sender<Seated>,
+    replies: Sender<LateReply>,
+    doorbell: Doorbell<mio::Waker>,
+    origin: Instant,
+    instruments: Arc<Instruments>,
+    /// Connections in the inbox or with the worker.
+    load: AtomicUsize,
+    /// The same, a listener each.
+    open: Vec<AtomicUsize>,
+    /// Nanoseconds after `origin` that the running turn began at; 0 while the worker waits.
+    turn_began: AtomicU64,
+    busy_nanoseconds: AtomicU64,
+    /// The stop has given this worker up and accounted for its connections.
+    is_abandoned: AtomicBool,
+}
+
+/// The worker's ends of its two inboxes.
+pub(super) struct Inboxes {
+    pub(super) arrivals: Receiver<Seated>,
+    pub(super) replies: Receiver<LateReply>,
+}
+
+impl Seat {
+    pub(super) fn new(
+        waker: mio::Waker,
+        inbox_connections: usize,
+        origin: Instant,
+        listeners: usize,
+        instruments: Arc<Instruments>,
+    ) -> (Arc<Self>, Inboxes) {
+        let (arrivals, arrivals_end) = bounded(inbox_connections);
+        let (replies, replies_end) = bounded(inbox_connections);
+        let seat = Self {
+            arrivals,
+            replies,
+            doorbell: Doorbell::new(waker),
+            origin,
+            instruments,
+            load: AtomicUsize::new(0),
+            open: (0..listeners).map(|_| AtomicUsize::new(0)).collect(),
+            turn_began: AtomicU64::new(0),
+            busy_nanoseconds: AtomicU64::new(0),
+            is_abandoned: AtomicBool::new(false),
+        };
+        (Arc::new(seat), Inboxes { arrivals: arrivals_end, replies: replies_end })
+    }
+
+    pub(super) fn doorbell(&self) -> &Doorbell<mio::Waker> {
+        &self.doorbell
+    }
+
+    /// The worker has something to do from `now` on.
+    pub(super) fn begin_turn(&self, now: Instant) {
+        self.turn_began.store(self.nanoseconds(now).max(1), Ordering::Relaxed);
+    }
+
+    /// The worker waits from now on; its turn lasted `busy`.
+    pub(super) fn end_turn(&self, busy: Duration) {
+        self.turn_began.store(0, Ordering::Relaxed);
+        self.busy_nanoseconds.fetch_add(nanoseconds(busy), Ordering::Relaxed);
+    }
+
+    pub(super) fn reading(&self, now: Instant) -> WorkerReading {
+        WorkerReading {
+            busy: Duration::from_nanos(self.busy_nanoseconds.load(Ordering::Relaxed)),
+            turn: self.turn(now),
+            connections: self.load.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Connections open, a listener each.
+    pub(super) fn open(&self) -> impl Iterator<Item = usize> + '_ {
+        self.open.iter().map(|count| count.load(Ordering::SeqCst))
+    }
+
+    pub(super) fn abandon(&self) {
+        self.is_abandoned.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.is_abandoned.load(Ordering::SeqCst)
+    }
+
+    fn turn(&self, now: Instant) -> Duration {
+        match self.turn_began.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            began => Duration::from_nanos(self.nanoseconds(now).saturating_sub(began)),
+        }
+    }
+
+    fn nanoseconds(&self, at: Instant) -> u64 {
+        nanoseconds(at.saturating_duration_since(self.origin))
+    }
+}
+
+impl Mailbox for Seat {
+    fn deliver(&self, reply: LateReply) -> Result<(), LateReply> {
+        match self.replies.try_send(reply) {
+            Ok(()) => {
+                self.doorbell.ring();
+                Ok(())
+            }
+            Err(TrySendError::Full(reply) | TrySendError::Disconnected(reply)) => {
+                self.instruments.count_late_reply_dropped(LateReplyDrop::InboxFull);
+                Err(reply)
+            }
+        }
+    }
+}
+
+/// A connection counted in its worker's load; dropped behind its socket.
+pub(super) struct Place {
+    seat: Arc<Seat>,
+    listener: usize,
+}
+
+impl Place {
+    fn take(seat: &Arc<Seat>, listener: usize) -> Self {
+        seat.load.fetch_add(1, Ordering::Relaxed);
+        seat.open[listener].fetch_add(1, Ordering::SeqCst);
+        Self { seat: seat.clone(), listener }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.seat.load.fetch_sub(1, Ordering::Relaxed);
+        self.seat.open[self.listener].fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// All seats.
+#[derive(Debug, Clone)]
+pub(super) struct Pool {
+    seats: Arc<[Arc<Seat>]>,
+}
+
+impl Pool {
+    pub(super) fn new(seats: Vec<Arc<Seat>>) -> Self {
+        Self { seats: seats.into() }
+    }
+
+    pub(super) fn seats(&self) -> &[Arc<Seat>] {
+        &self.seats
+    }
+
+    /// Hands the connection to the worker with the fewest, ties going round; a stalled one comes
+    /// last, a full inbox sends on to the next best. `turn` is the acceptor's own.
+    pub(super) fn dispatch(
+        &self,
+        arrival: Arrival,
+        turn: &mut usize,
+    ) -> Result<(), (Refusal, Arrival)> {
+        *turn = turn.wrapping_add(1);
+        let now = arrival.accepted;
+        let mut order: Vec<(bool, usize, usize, usize)> = Vec::with_capacity(self.seats.len());
+        for (index, seat) in self.seats.iter().enumerate() {
+            let is_stalled = seat.turn(now) > STALLED;
+            let distance = index.wrapping_sub(*turn) % self.seats.len();
+            order.push((is_stalled, seat.load.load(Ordering::Relaxed), distance, index));
+        }
+        let mut arrival = arrival;
+        while let Some(best) = (0..order.len()).min_by_key(|&at| order[at]) {
+            let seat = &self.seats[order.swap_remove(best).3];
+            // Counted before it is sent, so that a burst spreads.
+            let place = Place::take(seat, arrival.listener);
+            match seat.arrivals.try_send(Seated { arrival, place }) {
+                Ok(()) => {
+                    seat.doorbell.ring();
+                    return Ok(());
+                }
+                Err(TrySendError::Full(seated)) => arrival = seated.arrival,
+                Err(TrySendError::Disconnected(seated)) => {
+                    return Err((Refusal::Ended, seated.arrival));
+                }
+            }
+        }
+        Err((Refusal::Full, arrival))
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,429 @@
+//! The start: the one place that sees the whole config and hands each part what concerns it. A step
+//! that fails undoes those before it.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::bounded;
+use mio::Poll;
+use tracing::{info, warn};
+
+use crate::config::{Config, ConfigError, DEFAULT_MAX_CONNECTIONS, Listener, Shutdown};
+use crate::connection::{Conversation, RECEIVE_BYTES, Timeouts};
+use crate::metrics::Instruments;
+use crate::responder::Responders;
+use crate::sidecar::{self, Scrape, Sidecar, SidecarError, Watch};
+use crate::wire::{Framing, Protocol};
+
+use super::accept::{Acceptor, Gate, Reserve};
+use super::admit::Admission;
+use super::drain::WorkerThread;
+use super::lifecycle::Lifecycle;
+use super::listen::{Bound, Listening, SocketFiles, listen, queue_limit};
+use super::pool::{Inboxes, Pool, Seat};
+use super::worker::{Shared, WAKER, Worker};
+
+/// A running server. Dropping it stops it as [`Server::drain`] does.
+pub struct Server {
+    pub(super) lifecycle: Arc<Lifecycle>,
+    pub(super) instruments: Arc<Instruments>,
+    pub(super) pool: Pool,
+    pub(super) gates: Vec<Arc<Gate>>,
+    pub(super) acceptors: Vec<JoinHandle<()>>,
+    pub(super) workers: Vec<WorkerThread>,
+    pub(super) sidecar: Option<Sidecar>,
+    pub(super) files: SocketFiles,
+    pub(super) shutdown: Shutdown,
+    addresses: Vec<Bound>,
+}
+
+/// Why a server did not start. Nothing of it is left then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The config contradicts itself.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A listener names a responder that nobody brought.
+    #[error("listener {listener:?}: no responder is named {responder:?}; there are {known}")]
+    UnknownResponder {
+        /// The listener's name.
+        listener: String,
+        /// What it names.
+        responder: String,
+        /// What there is.
+        known: String,
+    },
+    /// A listener could not be had.
+    #[error("listener {listener:?}: cannot listen on {address}: {source}; {hint}")]
+    Listen {
+        /// The listener's name.
+        listener: String,
+        /// Its address as configured.
+        address: String,
+        /// Why.
+        source: io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The sidecar's address could not be had.
+    #[error("metrics.address: {0}")]
+    Sidecar(#[from] SidecarError),
+    /// `max_connections` does not fit the descriptors that the process may open.
+    #[error(
+        "limits.max_connections needs {sum} descriptors, but this process may open {limit}; \
+         raise the limit (ulimit -n, LimitNOFILE=) or lower max_connections"
+    )]
+    Descriptors {
+        /// The sum, written out.
+        sum: String,
+        /// The soft limit of RLIMIT_NOFILE.
+        limit: u64,
+    },
+    /// The system gave no thread, no epoll set or the like.
+    #[error("cannot start {what}: {source}")]
+    System {
+        /// For what.
+        what: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Server {
+    /// Starts with the built-in responders: binds every listener and the sidecar, starts the fixed
+    /// pool and one accept thread a listener, and returns when clients are served.
+    ///
+    /// The library installs no signal handler, no logger and no global registry, and leaves the
+    /// process's limits as they are.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    ///
+    /// # Examples
+    /// ```
+    /// use std::io::{Read, Write};
+    ///
+    /// let mut config = talkback::Config::default();
+    /// config.listeners[0].address = "127.0.0.1:0".parse()?;
+    /// config.metrics.address = None;
+    /// let server = talkback::Server::start(&config)?;
+    ///
+    /// let address = server.addresses()[0].ip().expect("an IP listener");
+    /// let mut client = std::net::TcpStream::connect(address)?;
+    /// client.write_all("你好".as_bytes())?;
+    /// let mut reply = [0; 6];
+    /// client.read_exact(&mut reply)?;
+    /// assert_eq!(&reply, "你好".as_bytes());
+    /// drop(client);
+    ///
+    /// let summary = server.drain();
+    /// assert_eq!((summary.served, summary.cut), (1, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn start(config: &Config) -> Result<Self, StartError> {
+        Self::start_with(config, &Responders::default())
+    }
+
+    /// Starts with responders of the caller's own beside the built-in ones.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start_with(config: &Config, responders: &Responders) -> Result<Self, StartError> {
+        config.validate()?;
+        let conversations = conversations(config, responders)?;
+        let workers = config.workers.unwrap_or_else(usable_cpus);
+        let max_connections = max_connections(config, workers)?;
+        let files = SocketFiles::default();
+        let listening = listen_all(config, &files)?;
+        let instruments = instruments(config, workers)?;
+        instruments.connections_limit.set(i64::try_from(max_connections).unwrap_or(i64::MAX));
+        let lifecycle = Arc::new(Lifecycle::default());
+
+        let origin = Instant::now();
+        let seats = seats(config, workers, origin, &instruments)?;
+        let pool = Pool::new(seats.iter().map(|(seat, ..)| seat.clone()).collect());
+        let sidecar = start_sidecar(config, &instruments, &lifecycle, &pool)?;
+        let mut server = Self {
+            addresses: listening.iter().map(|listening| listening.bound.clone()).collect(),
+            lifecycle: lifecycle.clone(),
+            instruments: instruments.clone(),
+            pool: pool.clone(),
+            gates: Vec::new(),
+            acceptors: Vec::new(),
+            workers: Vec::new(),
+            sidecar,
+            files,
+            shutdown: Shutdown { drain_delay: Duration::ZERO, ..config.shutdown.clone() },
+        };
+        let shared = Arc::new(Shared {
+            instruments: instruments.clone(),
+            lifecycle,
+            conversations,
+            close_level: config.log.connections,
+        });
+        // From here on a failure drops the server, which stops what runs.
+        for (index, (seat, inboxes, poll)) in seats.into_iter().enumerate() {
+            let worker = Worker::new(shared.clone(), seat, inboxes, poll, origin);
+            server.workers.push(spawn_worker(index, worker)?);
+        }
+        let limits = &config.limits;
+        let admission = Admission::new(max_connections, limits.max_connections_per_ip, instruments);
+        server.accept(config, listening, &Arc::new(admission))?;
+        server.shutdown = config.shutdown.clone();
+        Ok(server)
+    }
+
+    /// Where the listeners are bound, in the order of the config.
+    #[must_use]
+    pub fn addresses(&self) -> &[Bound] {
+        &self.addresses
+    }
+
+    /// Where the sidecar is bound.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.sidecar.as_ref().map(Sidecar::address)
+    }
+
+    /// What `/metrics` would answer now, in the text format 0.0.4.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<u8> {
+        render(&self.instruments, &self.pool)
+    }
+
+    /// The Unix sockets that were made, for a process that must end without a drain.
+    #[must_use]
+    pub fn socket_files(&self) -> SocketFiles {
+        self.files.clone()
+    }
+
+    fn accept(
+        &mut self,
+        config: &Config,
+        listening: Vec<Listening>,
+        admission: &Arc<Admission>,
+    ) -> Result<(), StartError> {
+        let full_message: Arc<str> = config.limits.full_message.as_str().into();
+        for (index, (listener, listening)) in config.listeners.iter().zip(listening).enumerate() {
+            let is_tcp = matches!(listening.bound, Bound::Ip(_));
+            let socket = Arc::new(listening.socket);
+            let gate = Arc::new(Gate::new(socket.clone(), is_tcp));
+            let acceptor = Acceptor {
+                gate: gate.clone(),
+                socket,
+                listener: index,
+                backlog: listener.backlog,
+                full_message: full_message.clone(),
+                admission: admission.clone(),
+                pool: self.pool.clone(),
+                instruments: self.instruments.clone(),
+                reserve: Reserve::new(),
+            };
+            self.gates.push(gate);
+            let name = format!("accept-{}", listener.name);
+            self.acceptors.push(spawn(&name, move || acceptor.run())?);
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+/// As many as this process may use: affinity and the quota of its control group count.
+fn usable_cpus() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn conversations(
+    config: &Config,
+    responders: &Responders,
+) -> Result<Vec<Arc<Conversation>>, StartError> {
+    let limits = &config.limits;
+    let conversation = |(index, listener): (usize, &Listener)| {
+        let service =
+            responders.get(&listener.responder).ok_or_else(|| StartError::UnknownResponder {
+                listener: listener.name.clone(),
+                responder: listener.responder.clone(),
+                known: responders.names().collect::<Vec<_>>().join(", "),
+            })?;
+        Ok(Arc::new(Conversation {
+            listener: index,
+            name: listener.name.clone(),
+            protocol: Protocol {
+                framing: listener.framing,
+                invalid_utf8: listener.invalid_utf8,
+                exit_word: listener.exit_word.as_bytes().into(),
+                max_message_bytes: listener.max_message_bytes,
+            },
+            service: service.clone(),
+            receive_bytes: match listener.framing {
+                Framing::Raw => listener.max_message_bytes.min(RECEIVE_BYTES),
+                Framing::Line => RECEIVE_BYTES,
+            },
+            max_pending_bytes: limits.max_pending_bytes,
+            messages_per_turn: limits.messages_per_turn,
+            timeouts: Timeouts {
+                idle: unless_zero(limits.idle_timeout),
+                message: unless_zero(limits.message_timeout),
+                send: unless_zero(limits.send_timeout),
+                linger: unless_zero(limits.linger_timeout),
+            },
+        }))
+    };
+    config.listeners.iter().enumerate().map(conversation).collect()
+}
+
+/// A configured zero means never.
+fn unless_zero(timeout: Duration) -> Option<Duration> {
+    (!timeout.is_zero()).then_some(timeout)
+}
+
+/// A number that was asked for must fit the descriptors; the default gives way.
+fn max_connections(config: &Config, workers: usize) -> Result<usize, StartError> {
+    let wanted = config.limits.max_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS);
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let Some(limit) = limit else { return Ok(wanted) };
+    if config.descriptors_needed(workers) <= limit {
+        return Ok(wanted);
+    }
+    let fits = limit.saturating_sub(config.descriptors_besides_connections(workers));
+    let fits = usize::try_from(fits).unwrap_or(usize::MAX);
+    if config.limits.max_connections.is_some() || fits == 0 {
+        return Err(StartError::Descriptors { sum: config.descriptors_sum(workers), limit });
+    }
+    warn!(max_connections = fits, descriptors = limit, "max_connections lowered to what fits");
+    Ok(fits)
+}
+
+fn listen_all(config: &Config, files: &SocketFiles) -> Result<Vec<Listening>, StartError> {
+    let mut all = Vec::new();
+    for listener in &config.listeners {
+        let listening = listen(listener, config.limits.send_timeout, files).map_err(|error| {
+            let hint = error.hint();
+            StartError::Listen {
+                listener: listener.name.clone(),
+                address: listener.address.to_string(),
+                source: error.into_io(),
+                hint,
+            }
+        })?;
+        info!(listener = listener.name, address = %listening.bound, "listening");
+        if let Some(limit) = queue_limit(&listening)
+            && limit < listener.backlog
+        {
+            warn!(
+                listener = listener.name,
+                backlog = listener.backlog,
+                limit,
+                "the kernel clamped the backlog to net.core.somaxconn"
+            );
+        }
+        all.push(listening);
+    }
+    Ok(all)
+}
+
+fn instruments(config: &Config, workers: usize) -> Result<Arc<Instruments>, StartError> {
+    let names = config.listeners.iter().map(|listener| listener.name.as_str());
+    let scrapes = Scrape::ALL.map(|scrape| (scrape.page.label(), scrape.code.label()));
+    let rejections = sidecar::Rejection::ALL.map(sidecar::Rejection::label);
+    Instruments::new(names, workers, &scrapes, &rejections).map(Arc::new).map_err(|error| {
+        StartError::System {
+            what: "the metrics registry".to_owned(),
+            source: io::Error::other(error),
+        }
+    })
+}
+
+type Seats = Vec<(Arc<Seat>, Inboxes, Poll)>;
+
+fn seats(
+    config: &Config,
+    workers: usize,
+    origin: Instant,
+    instruments: &Arc<Instruments>,
+) -> Result<Seats, StartError> {
+    let seat = || {
+        let poll = Poll::new()?;
+        let waker = mio::Waker::new(poll.registry(), WAKER)?;
+        let inbox = config.limits.inbox_connections;
+        let listeners = config.listeners.len();
+        let (seat, inboxes) = Seat::new(waker, inbox, origin, listeners, instruments.clone());
+        Ok((seat, inboxes, poll))
+    };
+    (0..workers)
+        .map(|index| {
+            seat().map_err(|source| StartError::System { what: format!("worker {index}"), source })
+        })
+        .collect()
+}
+
+fn start_sidecar(
+    config: &Config,
+    instruments: &Arc<Instruments>,
+    lifecycle: &Arc<Lifecycle>,
+    pool: &Pool,
+) -> Result<Option<Sidecar>, StartError> {
+    let Some(address) = config.metrics.address else { return Ok(None) };
+    let (rendering, pool) = (instruments.clone(), pool.clone());
+    let (answered, refused) = (instruments.clone(), instruments.clone());
+    let lifecycle = lifecycle.clone();
+    let watch = Watch {
+        metrics: Box::new(move || render(&rendering, &pool)),
+        ready: Box::new(move || !lifecycle.is_stopping()),
+        answered: Box::new(move |scrape| {
+            answered.count_scrape(scrape.page.label(), scrape.code.label());
+        }),
+        rejected: Box::new(move |reason| refused.count_scrape_rejected(reason.label())),
+    };
+    let sidecar = Sidecar::start(address, watch)?;
+    info!(address = %sidecar.address(), "metrics on /metrics");
+    Ok(Some(sidecar))
+}
+
+fn render(instruments: &Instruments, pool: &Pool) -> Vec<u8> {
+    let now = Instant::now();
+    instruments.render(|worker| pool.seats()[worker].reading(now))
+}
+
+fn spawn_worker(index: usize, worker: Worker) -> Result<WorkerThread, StartError> {
+    let (alive, ended) = bounded(0);
+    let thread = spawn(&format!("worker-{index}"), move || {
+        let _until_the_end = alive;
+        worker.run();
+    })?;
+    Ok(WorkerThread { thread, ended })
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map_err(|source| StartError::System { what: format!("thread {name}"), source })
+}
+
+/// What to do about a bind that failed.
+pub(super) fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program listens there: stop it, or choose another address (port 0 picks one)"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE, a Unix socket a directory to write to"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "this host has no such address; 0.0.0.0 and [::] stand for all of its own"
+        }
+        io::ErrorKind::NotFound => "make the directory first",
+        _ => "choose another address",
+    }
+}

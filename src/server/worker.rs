@@ -1,0 +1,415 @@
+//! A worker: one thread that owns its connections and serves whichever has input. It waits in one
+//! place, in epoll, and blocks on nothing else.
+
+use std::collections::VecDeque;
+use std::os::fd::AsRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::event::Event;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+use tracing::error;
+
+use crate::config::LogLevel;
+use crate::connection::{
+    Connection, Conversation, Ending, Expiry, Outcome, Outgoing, RECEIVE_BUFFER_BYTES, Turn,
+};
+use crate::metrics::names::LateReplyDrop;
+use crate::metrics::{CloseReason, Instruments, Tally};
+use crate::responder::{LateReply, Mailbox};
+
+use super::admit::Slot;
+use super::lifecycle::Lifecycle;
+use super::pool::{Inboxes, Place, Seat, Seated};
+
+/// The waker's token; slots never reach it.
+pub(super) const WAKER: Token = Token(usize::MAX);
+
+/// Events taken from one wait.
+const EVENTS: usize = 1024;
+
+/// Arrivals adopted between two waits, so that a flood of them does not hold up conversations.
+const ARRIVALS_A_TURN: usize = 128;
+
+/// What all workers look at.
+pub(super) struct Shared {
+    pub(super) instruments: Arc<Instruments>,
+    pub(super) lifecycle: Arc<Lifecycle>,
+    pub(super) conversations: Vec<Arc<Conversation>>,
+    /// The level of the line at each close.
+    pub(super) close_level: LogLevel,
+}
+
+/// One worker's own state. Fields of an [`Entry`] are dropped in their order: the socket is closed
+/// before its place and slot are given back.
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    seat: Arc<Seat>,
+    mailbox: Arc<dyn Mailbox>,
+    inboxes: Inboxes,
+    poll: Poll,
+    connections: Slab<Entry>,
+    /// Never used twice: a late reply names its connection by it.
+    next_generation: u64,
+    /// Connections with work left that no event will tell of.
+    run_again: VecDeque<(usize, u64)>,
+    timers: super::timers::Timers,
+    due: Vec<usize>,
+    buffer: Box<[u8]>,
+    outgoing: Outgoing,
+    tallies: Vec<Tally>,
+    is_draining: bool,
+}
+
+struct Entry {
+    connection: Connection,
+    generation: u64,
+    is_write_registered: bool,
+    is_queued: bool,
+    place: Option<Place>,
+    slot: Option<Slot>,
+}
+
+impl Worker {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        seat: Arc<Seat>,
+        inboxes: Inboxes,
+        poll: Poll,
+        origin: Instant,
+    ) -> Self {
+        Self {
+            tallies: vec![Tally::default(); shared.conversations.len()],
+            shared,
+            mailbox: seat.clone(),
+            seat,
+            inboxes,
+            poll,
+            connections: Slab::new(),
+            next_generation: 0,
+            run_again: VecDeque::new(),
+            timers: super::timers::Timers::new(origin),
+            due: Vec::new(),
+            buffer: vec![0; RECEIVE_BUFFER_BYTES].into(),
+            outgoing: Outgoing::default(),
+            is_draining: false,
+        }
+    }
+
+    /// Works until the drain is done. A panic of the loop itself costs its connections, not the
+    /// worker.
+    pub(super) fn run(mut self) {
+        self.shared.instruments.workers_alive.inc();
+        while catch_unwind(AssertUnwindSafe(|| self.serve())).is_err() {
+            self.shared.instruments.worker_panics.inc();
+            self.recover();
+        }
+        self.shared.instruments.workers_alive.dec();
+    }
+
+    /// Wait, serve, again.
+    fn serve(&mut self) {
+        let mut events = Events::with_capacity(EVENTS);
+        let mut began = Instant::now();
+        while !self.is_done() {
+            self.settle();
+            let wait = self.lie_down(began);
+            let polled = self.poll.poll(&mut events, wait);
+            self.seat.doorbell().get_up();
+            began = Instant::now();
+            self.seat.begin_turn(began);
+            match polled {
+                Ok(()) => events.iter().for_each(|event| self.take_event(event)),
+                // A stop and a continue interrupt the wait; there are no events then.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => panic!("epoll_wait failed on a set that is ours: {error}"),
+            }
+            self.take_replies();
+            self.run_again();
+            self.take_arrivals();
+            self.take_due(began);
+            self.take_drain();
+        }
+        self.settle();
+    }
+
+    /// Says that this worker waits, and for how long it may.
+    fn lie_down(&mut self, began: Instant) -> Option<Duration> {
+        let now = Instant::now();
+        self.seat.end_turn(now.saturating_duration_since(began));
+        if !self.run_again.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        self.seat.doorbell().lie_down();
+        let has_news = !self.inboxes.arrivals.is_empty()
+            || !self.inboxes.replies.is_empty()
+            || (!self.is_draining && self.shared.lifecycle.drain_until().is_some());
+        if has_news {
+            return Some(Duration::ZERO);
+        }
+        let timers = self.timers.wait(now);
+        let drain = self.shared.lifecycle.drain_until().map(|until| {
+            // A millisecond more, for the wait is rounded to those.
+            until.saturating_duration_since(now) + Duration::from_millis(1)
+        });
+        match (timers, drain) {
+            (Some(timers), Some(drain)) => Some(timers.min(drain)),
+            (timers, drain) => timers.or(drain),
+        }
+    }
+
+    fn take_event(&mut self, event: &Event) {
+        // An event may outlive its connection, within one batch.
+        let Some(entry) = self.connections.get_mut(event.token().0) else { return };
+        let is_ending = event.is_read_closed() || event.is_error();
+        entry.connection.note_readiness(
+            event.is_readable() || is_ending,
+            event.is_writable() || event.is_error(),
+            is_ending || event.is_priority(),
+            event.is_error(),
+        );
+        self.turn(event.token().0);
+    }
+
+    /// One turn of one connection, and what follows from it.
+    fn turn(&mut self, slot: usize) {
+        let Some(entry) = self.connections.get_mut(slot) else { return };
+        let mut panics = 0;
+        let mut turn = Turn {
+            outgoing: &mut self.outgoing,
+            tally: &mut self.tallies[entry.connection.conversation().listener],
+            mailbox: &self.mailbox,
+            place: (slot, entry.generation),
+            panics: &mut panics,
+        };
+        let outcome = entry.connection.advance(&mut self.buffer, &mut turn);
+        if panics > 0 {
+            self.shared.instruments.worker_panics.inc_by(panics);
+        }
+        match outcome {
+            Outcome::Ended(ending) => return self.close(slot, ending),
+            Outcome::Again if !entry.is_queued => {
+                entry.is_queued = true;
+                self.run_again.push_back((slot, entry.generation));
+            }
+            Outcome::Again | Outcome::Waiting => {}
+        }
+        self.timers.arm(slot, entry.connection.deadline());
+        if entry.connection.wants_write() != entry.is_write_registered
+            && let Err(error) = register_write(&self.poll, slot, entry)
+        {
+            error!(%error, "epoll_ctl failed");
+            let tally = &mut self.tallies[entry.connection.conversation().listener];
+            let ending = entry.connection.io_error(tally);
+            self.close(slot, ending);
+        }
+    }
+
+    /// The turns that an earlier turn left, once each.
+    fn run_again(&mut self) {
+        for _ in 0..self.run_again.len() {
+            let Some((slot, generation)) = self.run_again.pop_front() else { return };
+            let Some(entry) = self.connections.get_mut(slot) else { continue };
+            if entry.generation == generation {
+                entry.is_queued = false;
+                self.turn(slot);
+            }
+        }
+    }
+
+    fn take_arrivals(&mut self) {
+        for _ in 0..ARRIVALS_A_TURN {
+            let Ok(seated) = self.inboxes.arrivals.try_recv() else { return };
+            self.adopt(seated);
+        }
+    }
+
+    /// Makes the connection this worker's own, and reads at once what may be there already.
+    fn adopt(&mut self, seated: Seated) {
+        let Seated { arrival, place } = seated;
+        let conversation = self.shared.conversations[arrival.listener].clone();
+        let mut connection =
+            Connection::new(arrival.socket, arrival.peer, arrival.accepted, conversation);
+        if self.is_draining {
+            connection.begin_drain();
+        }
+        self.next_generation += 1;
+        let slot = self.connections.insert(Entry {
+            connection,
+            generation: self.next_generation,
+            is_write_registered: false,
+            is_queued: false,
+            place: Some(place),
+            slot: Some(arrival.slot),
+        });
+        let socket = self.connections[slot].connection.socket().as_raw_fd();
+        let registered = self.poll.registry().register(&mut SourceFd(&socket), Token(slot), READ);
+        match registered {
+            Ok(()) => self.turn(slot),
+            Err(error) => {
+                error!(%error, "epoll_ctl failed");
+                let ending = Ending { reason: CloseReason::IoError, is_reset: false };
+                self.close(slot, ending);
+            }
+        }
+    }
+
+    fn take_replies(&mut self) {
+        for _ in 0..ARRIVALS_A_TURN {
+            let Ok(reply) = self.inboxes.replies.try_recv() else { return };
+            self.take_reply(reply);
+        }
+    }
+
+    fn take_reply(&mut self, reply: LateReply) {
+        let address = reply.address;
+        let is_taken = match self.connections.get_mut(address.slot) {
+            Some(entry) if entry.generation == address.generation => {
+                let tally = &mut self.tallies[entry.connection.conversation().listener];
+                entry.connection.answer_late(reply, tally)
+            }
+            _ => false,
+        };
+        if is_taken {
+            self.turn(address.slot);
+        } else {
+            self.shared.instruments.count_late_reply_dropped(LateReplyDrop::Stale);
+        }
+    }
+
+    fn take_due(&mut self, now: Instant) {
+        let mut due = std::mem::take(&mut self.due);
+        self.timers.take_due(now, &mut due);
+        for slot in due.drain(..) {
+            let Some(entry) = self.connections.get_mut(slot) else { continue };
+            let tally = &mut self.tallies[entry.connection.conversation().listener];
+            match entry.connection.expire(now, tally) {
+                Expiry::NotYet => self.timers.arm(slot, entry.connection.deadline()),
+                Expiry::Turn => self.turn(slot),
+                Expiry::Ended(ending) => self.close(slot, ending),
+            }
+        }
+        self.due = due;
+    }
+
+    /// A stop: every connection gets its last receive; at the deadline what is left is cut.
+    fn take_drain(&mut self) {
+        let Some(until) = self.shared.lifecycle.drain_until() else { return };
+        if !self.is_draining {
+            self.is_draining = true;
+            for slot in self.slots() {
+                self.connections[slot].connection.begin_drain();
+                self.turn(slot);
+            }
+        }
+        if Instant::now() >= until {
+            // What lies in the inbox is connections too.
+            while let Ok(seated) = self.inboxes.arrivals.try_recv() {
+                self.adopt(seated);
+            }
+            for slot in self.slots() {
+                let connection = &mut self.connections[slot].connection;
+                let ending = connection.cut(&mut self.tallies[connection.conversation().listener]);
+                self.close(slot, ending);
+            }
+        }
+    }
+
+    /// The acceptors have ended before a drain begins, so that nothing comes into an empty inbox.
+    fn is_done(&self) -> bool {
+        self.is_draining && self.connections.is_empty() && self.inboxes.arrivals.is_empty()
+    }
+
+    /// The one exit: every connection that was served is counted here, once.
+    fn close(&mut self, slot: usize, ending: Ending) {
+        let mut entry = self.connections.remove(slot);
+        self.timers.disarm(slot);
+        let (place, slot) = (entry.place.take(), entry.slot.take());
+        if self.seat.is_abandoned() {
+            return;
+        }
+        let connection = &entry.connection;
+        let listener = connection.conversation().listener;
+        self.shared.instruments.listener(listener).take(&mut self.tallies[listener]);
+        self.shared.instruments.listener(listener).count_closed(ending.reason);
+        log_close(connection, ending.reason, self.shared.close_level);
+        if ending.is_reset {
+            connection.reset_on_close();
+        }
+        // A responder's own drop may panic; the socket is closed and the place is free all the
+        // same.
+        drop(entry);
+        drop(place);
+        drop(slot);
+    }
+
+    /// Tells the registry what was counted since the last time.
+    fn settle(&mut self) {
+        if self.seat.is_abandoned() {
+            return;
+        }
+        for (listener, tally) in self.tallies.iter_mut().enumerate() {
+            if !tally.is_empty() {
+                self.shared.instruments.listener(listener).take(tally);
+            }
+        }
+    }
+
+    /// After a panic of the loop: no connection is in a state to trust.
+    fn recover(&mut self) {
+        self.outgoing = Outgoing::default();
+        self.run_again.clear();
+        for slot in self.slots() {
+            let connection = &mut self.connections[slot].connection;
+            let ending = connection.abandon(&mut self.tallies[connection.conversation().listener]);
+            // Its drop may be what panicked.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.close(slot, ending)));
+        }
+        self.settle();
+    }
+
+    fn slots(&self) -> Vec<usize> {
+        self.connections.iter().map(|(slot, _)| slot).collect()
+    }
+}
+
+const READ: Interest = Interest::READABLE.add(Interest::PRIORITY);
+
+/// Interest in writing only while something is pending: else every acknowledgement is an event.
+fn register_write(poll: &Poll, slot: usize, entry: &mut Entry) -> std::io::Result<()> {
+    let wants_write = entry.connection.wants_write();
+    let interest = if wants_write { READ | Interest::WRITABLE } else { READ };
+    let socket = entry.connection.socket().as_raw_fd();
+    poll.registry().reregister(&mut SourceFd(&socket), Token(slot), interest)?;
+    entry.is_write_registered = wants_write;
+    Ok(())
+}
+
+fn log_close(connection: &Connection, reason: CloseReason, level: LogLevel) {
+    let (received, sent, messages) = connection.totals();
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::event!(
+                tracing::Level::$level,
+                listener = connection.conversation().name,
+                peer = connection.peer().map_or("unix".to_owned(), |peer| peer.to_string()),
+                reason = reason.label(),
+                received_bytes = received,
+                sent_bytes = sent,
+                messages,
+                seconds = connection.accepted().elapsed().as_secs_f64(),
+                "connection closed"
+            )
+        };
+    }
+    match level {
+        LogLevel::Error => line!(ERROR),
+        LogLevel::Warn => line!(WARN),
+        LogLevel::Info => line!(INFO),
+        LogLevel::Debug => line!(DEBUG),
+        LogLevel::Trace => line!(TRACE),
+    }
+}

@@ -1,0 +1,65 @@
+//! The only unsafe code: the system calls that no crate in use offers. Nothing here decides
+//! anything.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// What is used of the kernel's `struct tcp_info` (linux/tcp.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpInfo {
+    /// `TCP_LISTEN` is 10.
+    pub state: u8,
+    /// On a listening socket: connections that wait to be accepted, now.
+    pub unacked: u32,
+    /// On a listening socket: how many may wait, after the clamp to `net.core.somaxconn`.
+    pub sacked: u32,
+    /// Bytes the peer is ready to take; 0 where the kernel is older than 5.4.
+    pub send_window: u32,
+}
+
+/// `tcpi_state` of a socket that listens (net/tcp_states.h).
+pub const TCP_LISTEN: u8 = 10;
+
+/// getsockopt(2) with `TCP_INFO`.
+///
+/// # Errors
+/// Those of getsockopt(2); a Unix socket has none to give.
+pub fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
+    // SAFETY: `tcp_info` is plain integers, for which all zeroes is a value.
+    let mut info: libc::tcp_info = unsafe { mem::zeroed() };
+    let mut length = libc::socklen_t::try_from(mem::size_of::<libc::tcp_info>())
+        .expect("tcp_info is a few hundred bytes");
+    // SAFETY: the pointer and the length describe `info`, which outlives the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(TcpInfo {
+        state: info.tcpi_state,
+        unacked: info.tcpi_unacked,
+        sacked: info.tcpi_sacked,
+        send_window: info.tcpi_snd_wnd,
+    })
+}
+
+/// Puts the calling thread under `SCHED_BATCH`: the kernel then does not let it preempt another
+/// thread when it wakes (sched(7)).
+///
+/// # Errors
+/// Those of sched_setscheduler(2), as where a sandbox forbids it.
+pub fn schedule_as_batch() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the pointer is to a live value; 0 names the calling thread.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,370 @@
+//! A running talkback, a client with a deadline, and the numbers of `/metrics`. Everything ends
+//! with its value: no process, file or port outlives its test.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use socket2::SockRef;
+
+/// Nothing here takes that long; a test that waits longer has failed.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A `talkback serve` with a config of its own, JSON logs, and ports that the kernel picked.
+pub struct Server {
+    child: Child,
+    log: Arc<Mutex<Vec<Value>>>,
+    reader: Option<JoinHandle<()>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Server {
+    /// One listener on 127.0.0.1 with the given keys of `[[listener]]`.
+    #[track_caller]
+    pub fn with_listener(keys: &str) -> Self {
+        Self::start(&format!("[[listener]]\naddress = \"127.0.0.1:0\"\n{keys}\n"))
+    }
+
+    /// The whole config; `[metrics]` and `[log]` are added.
+    #[track_caller]
+    pub fn start(config: &str) -> Self {
+        Self::start_by(config, |command| command)
+    }
+
+    /// Like [`Server::start`], with a say in how the process is started.
+    #[track_caller]
+    pub fn start_by(config: &str, prepare: impl FnOnce(&mut Command) -> &mut Command) -> Self {
+        let server = Self::spawn(config, prepare);
+        eventually("the server is ready", || server.logged("ready").is_some());
+        server
+    }
+
+    /// Started, and perhaps never ready.
+    pub fn spawn(config: &str, prepare: impl FnOnce(&mut Command) -> &mut Command) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("talkback.toml");
+        let sidecar = "[metrics]\naddress = \"127.0.0.1:0\"\n";
+        let log = "[log]\nlevel = \"debug\"\nformat = \"json\"\n";
+        std::fs::write(&path, format!("{config}\n{sidecar}{log}")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_talkback"));
+        command.args(["serve", "--config"]).arg(&path).current_dir(dir.path());
+        for name in ["CONFIG", "LISTEN", "WORKERS", "LOG"] {
+            command.env_remove(format!("TALKBACK_{name}"));
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = prepare(&mut command).spawn().unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let sink = log.clone();
+        let reader = std::thread::spawn(move || {
+            for line in lines {
+                let line = line.unwrap();
+                let value = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                sink.lock().unwrap().push(value);
+            }
+        });
+        Self { child, log, reader: Some(reader), _dir: dir }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Every log line so far: objects, or strings where a line is no JSON.
+    pub fn log(&self) -> Vec<Value> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// The first event with that message.
+    pub fn logged(&self, message: &str) -> Option<Value> {
+        self.log().into_iter().find(|event| event["message"] == message)
+    }
+
+    /// Where the listener of that index is bound.
+    #[track_caller]
+    pub fn address_of(&self, index: usize) -> SocketAddr {
+        let events = self.log();
+        let mut bound = events.iter().filter(|event| event["message"] == "listening");
+        bound
+            .nth(index)
+            .expect("a listener")
+            .get("address")
+            .unwrap()
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap()
+    }
+
+    #[track_caller]
+    pub fn address(&self) -> SocketAddr {
+        self.address_of(0)
+    }
+
+    #[track_caller]
+    pub fn metrics_address(&self) -> SocketAddr {
+        let event = self.logged("metrics on /metrics").expect("a sidecar");
+        event["address"].as_str().unwrap().parse().unwrap()
+    }
+
+    #[track_caller]
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address())
+    }
+
+    /// The answer of the sidecar to `GET path`: status and body.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> (u16, String) {
+        self.try_get(path).expect("the sidecar answers")
+    }
+
+    pub fn try_get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(self.metrics_address()).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        let status = head.split(' ').nth(1)?.parse().ok()?;
+        Some((status, body.to_owned()))
+    }
+
+    #[track_caller]
+    pub fn metrics(&self) -> Metrics {
+        Metrics::parse(&self.get("/metrics").1)
+    }
+
+    /// Waits until `is_so` of the metrics; the panic shows the last ones.
+    #[track_caller]
+    pub fn eventually(&self, what: &str, is_so: impl Fn(&Metrics) -> bool) -> Metrics {
+        let last = RefCell::new(self.metrics());
+        let why = std::fmt::from_fn(|f| write!(f, "{what}\n{}", last.borrow()));
+        eventually(why, || {
+            last.replace(self.metrics());
+            is_so(&last.borrow())
+        });
+        last.into_inner()
+    }
+
+    /// Waits until exactly these closes, by reason, stand beside no open connection; the ledger
+    /// must add up.
+    #[track_caller]
+    pub fn eventually_closed(&self, expected: &[(&str, u64)]) {
+        let metrics = self.eventually(&format!("closes are {expected:?}"), |metrics| {
+            let expected: BTreeMap<_, _> =
+                expected.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
+            metrics.closes() == expected && metrics.sum("talkback_connections") == 0.0
+        });
+        metrics.assert_ledger();
+    }
+
+    /// Sends the process a signal by its number.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for the end of the process, which someone must have asked for.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        eventually("the server ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+        status.unwrap()
+    }
+
+    /// SIGTERM, and the exit code.
+    #[track_caller]
+    pub fn stop(&mut self) -> Option<i32> {
+        self.signal(rustix::process::Signal::TERM);
+        self.wait().code()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Either fails where the process has ended, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log();
+            for event in log.iter().rev().take(20).rev() {
+                eprintln!("server: {event}");
+            }
+        }
+    }
+}
+
+/// A client; no read of it waits for ever.
+pub struct Client {
+    pub stream: TcpStream,
+}
+
+impl Client {
+    #[track_caller]
+    pub fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream }
+    }
+
+    #[track_caller]
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Reads exactly what is expected.
+    #[track_caller]
+    pub fn expect(&mut self, expected: impl AsRef<[u8]>) {
+        let expected = expected.as_ref();
+        let mut got = vec![0; expected.len()];
+        let mut length = 0;
+        while length < got.len() {
+            match self.stream.read(&mut got[length..]) {
+                Ok(0) => break,
+                Ok(read) => length += read,
+                Err(error) => panic!("{error} after {:?}", lossy(&got[..length])),
+            }
+        }
+        assert_eq!(lossy(&got[..length]), lossy(expected));
+    }
+
+    /// Sends, and expects the same back.
+    #[track_caller]
+    pub fn echo(&mut self, text: &str) {
+        self.send(text);
+        self.expect(text);
+    }
+
+    /// Everything until the server's FIN; a reset is a failure.
+    #[track_caller]
+    pub fn read_to_end(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.stream.read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// The server ends the connection in an orderly way and says nothing more.
+    #[track_caller]
+    pub fn expect_end(&mut self) {
+        assert_eq!(lossy(&self.read_to_end()), "");
+    }
+
+    /// The server resets the connection.
+    #[track_caller]
+    pub fn expect_reset(&mut self) {
+        let error = self.stream.read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+
+    /// Half-close: we say no more.
+    pub fn finish(&self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// Close with RST.
+    pub fn reset(self) {
+        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// One scrape: each series, as it is written, with its value.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    series: BTreeMap<String, f64>,
+}
+
+impl Metrics {
+    pub fn parse(text: &str) -> Self {
+        let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+        let series = lines
+            .map(|line| {
+                let (name, value) = line.rsplit_once(' ').unwrap();
+                (name.to_owned(), value.parse().unwrap())
+            })
+            .collect();
+        Self { series }
+    }
+
+    /// One series, as in `talkback_connections{listener="main"}`.
+    #[track_caller]
+    pub fn get(&self, series: &str) -> f64 {
+        *self.series.get(series).unwrap_or_else(|| panic!("no series {series}\n{self}"))
+    }
+
+    /// All series of a metric added up.
+    pub fn sum(&self, name: &str) -> f64 {
+        let of_name = self.series.iter().filter(|(series, _)| {
+            series.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('{'))
+        });
+        of_name.map(|(_, value)| value).sum()
+    }
+
+    /// The closes by reason, all listeners together, without those at 0.
+    pub fn closes(&self) -> BTreeMap<String, u64> {
+        self.by_reason("talkback_connections_closed_total")
+    }
+
+    /// The rejections by reason, all listeners together, without those at 0.
+    pub fn rejections(&self) -> BTreeMap<String, u64> {
+        self.by_reason("talkback_connections_rejected_total")
+    }
+
+    fn by_reason(&self, name: &str) -> BTreeMap<String, u64> {
+        let mut reasons = BTreeMap::new();
+        for (series, value) in &self.series {
+            let Some(labels) = series.strip_prefix(name) else { continue };
+            let reason = labels.split("reason=\"").nth(1).unwrap().split('"').next().unwrap();
+            if *value > 0.0 {
+                *reasons.entry(reason.to_owned()).or_default() += *value as u64;
+            }
+        }
+        reasons
+    }
+
+    /// accepted = open + closed + rejected.
+    #[track_caller]
+    pub fn assert_ledger(&self) {
+        let accepted = self.sum("talkback_connections_accepted_total");
+        let open = self.sum("talkback_connections");
+        let closed = self.sum("talkback_connections_closed_total");
+        let rejected = self.sum("talkback_connections_rejected_total");
+        assert_eq!(accepted, open + closed + rejected, "the ledger does not add up\n{self}");
+    }
+}
+
+impl std::fmt::Display for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (series, value) in self.series.iter().filter(|(_, value)| **value != 0.0) {
+            writeln!(f, "{series} {value}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Waits until `is_so`, looking again and again; `what` is shown where it never is.
+#[track_caller]
+pub fn eventually(what: impl std::fmt::Display, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
