@@ -18,7 +18,7 @@ use crate::wire::{Framer, MAX_HELD, Protocol};
 use recv::{Received, Stop};
 use send::Pending;
 
-pub use close::{Ending, Expiry};
+pub use close::{Ending, Expiry, Totals};
 pub use send::Outgoing;
 
 /// The most that one receive takes, and a receive buffer's size behind its headroom.
@@ -160,6 +160,7 @@ pub struct Connection {
     times: Times,
     received_bytes: u64,
     sent_bytes: u64,
+    discarded_bytes: u64,
     messages: u64,
 }
 
@@ -199,6 +200,7 @@ impl Connection {
             },
             received_bytes: 0,
             sent_bytes: 0,
+            discarded_bytes: 0,
             messages: 0,
         }
     }
@@ -348,12 +350,6 @@ impl Connection {
     #[must_use]
     pub fn accepted(&self) -> Instant {
         self.times.accepted
-    }
-
-    /// Bytes received, bytes sent, messages.
-    #[must_use]
-    pub fn totals(&self) -> (u64, u64, u64) {
-        (self.received_bytes, self.sent_bytes, self.messages)
     }
 
     /// What epoll tells us while the socket is not read must not be lost; this is all that matters

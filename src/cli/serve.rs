@@ -4,6 +4,7 @@
 use std::io::{self, IsTerminal};
 use std::panic;
 use std::process::{self, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
@@ -31,10 +32,15 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     match serve(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("talkback: {error:#}");
             let is_config = error.is::<ConfigError>()
                 || matches!(error.downcast_ref(), Some(StartError::Config(_)));
-            ExitCode::from(if is_config { EXIT_CONFIG } else { EXIT_FAILED })
+            if is_config {
+                // A line each, which begins with the place, as compilers have it.
+                eprintln!("{error}");
+                return ExitCode::from(EXIT_CONFIG);
+            }
+            eprintln!("talkback: {error:#}");
+            ExitCode::from(EXIT_FAILED)
         }
     }
 }
@@ -94,14 +100,14 @@ impl Signal {
 struct Stop {
     /// Room for one: the second finds it full, or taken.
     requests: Sender<Signal>,
-    is_requested: std::sync::atomic::AtomicBool,
+    is_requested: AtomicBool,
     files: OnceLock<SocketFiles>,
 }
 
 impl Stop {
     fn new() -> (Arc<Self>, Receiver<Signal>) {
         let (requests, stopped) = bounded(1);
-        let is_requested = std::sync::atomic::AtomicBool::new(false);
+        let is_requested = AtomicBool::new(false);
         (Arc::new(Self { requests, is_requested, files: OnceLock::new() }), stopped)
     }
 
@@ -112,7 +118,7 @@ impl Stop {
     }
 
     fn request(&self, signal: Signal) {
-        if !self.is_requested.swap(true, std::sync::atomic::Ordering::SeqCst) {
+        if !self.is_requested.swap(true, Ordering::SeqCst) {
             // Only the first comes here, so there is room; nobody listens only at the very end.
             let _ = self.requests.try_send(signal);
             return;

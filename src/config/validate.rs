@@ -74,6 +74,14 @@ impl Rules {
         if word.contains(['\r', '\n']) || word.len() > MAX_TEXT_BYTES {
             self.text(format!("{path}.exit_word"), word, "cannot be an exit word");
         }
+        if word.len() > listener.max_message_bytes && listener.max_message_bytes > 0 {
+            let most = listener.max_message_bytes;
+            let problem = format!(
+                "{word:?} is longer than max_message_bytes ({most}), so no client could say it; \
+                 allowed: a shorter word, or \"\" for none"
+            );
+            self.fault(format!("{path}.exit_word"), problem);
+        }
         self.max_message_bytes(path, listener);
     }
 
@@ -258,6 +266,13 @@ mod tests {
         for good in ["a", "0", "-", &longest] {
             check_listener(|listener| listener.name = good.to_owned(), &[]);
         }
+    }
+
+    #[test]
+    fn an_exit_word_that_no_client_could_say_is_refused() {
+        let bytes = |bytes| move |listener: &mut Listener| listener.max_message_bytes = bytes;
+        check_listener(bytes(4), &[]);
+        check_listener(bytes(3), &["listener[0].exit_word: \"exit\" is longer than"]);
     }
 
     #[test]

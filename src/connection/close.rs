@@ -35,6 +35,19 @@ pub enum Expiry {
     Ended(Ending),
 }
 
+/// What one connection came to so far, for the line at its close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Totals {
+    /// Taken from the kernel.
+    pub received_bytes: u64,
+    /// Given to the kernel.
+    pub sent_bytes: u64,
+    /// Replies thrown away.
+    pub discarded_bytes: u64,
+    /// Messages received.
+    pub messages: u64,
+}
+
 impl Connection {
     /// When one of the timeouts passes, if nothing happens before.
     #[must_use]
@@ -91,6 +104,17 @@ impl Connection {
     /// The end by an error that is ours, not the peer's.
     pub fn io_error(&mut self, tally: &mut Tally) -> Ending {
         self.lost(CloseReason::IoError, false, tally)
+    }
+
+    /// What it came to so far.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        Totals {
+            received_bytes: self.received_bytes,
+            sent_bytes: self.sent_bytes,
+            discarded_bytes: self.discarded_bytes,
+            messages: self.messages,
+        }
     }
 
     /// From now on a close(2) resets the connection and makes the kernel forget what it has not
@@ -195,8 +219,9 @@ impl Connection {
         !self.pending.is_empty() || self.awaited.is_some()
     }
 
-    fn lost(&self, reason: CloseReason, is_reset: bool, tally: &mut Tally) -> Ending {
-        tally.discarded_bytes += self.pending.len() as u64;
+    fn lost(&mut self, reason: CloseReason, is_reset: bool, tally: &mut Tally) -> Ending {
+        self.discarded_bytes = self.pending.len() as u64;
+        tally.discarded_bytes += self.discarded_bytes;
         tally.pending_bytes += difference(0, self.pending.len());
         Ending { reason, is_reset }
     }

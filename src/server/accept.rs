@@ -29,6 +29,7 @@ pub(super) struct Gate {
     is_closing: AtomicBool,
     socket: Mutex<Option<Arc<OwnedFd>>>,
     thread: Mutex<Option<Thread>>,
+    name: String,
     is_tcp: bool,
 }
 
@@ -43,6 +44,8 @@ pub(super) struct Acceptor {
     pub(super) pool: Pool,
     pub(super) instruments: Arc<Instruments>,
     pub(super) reserve: Reserve,
+    /// The host cannot give us connections; said once, not at each of them.
+    pub(super) is_starved: bool,
 }
 
 /// A descriptor kept back: given up, it lets a newcomer be accepted and turned away at once where
@@ -82,11 +85,12 @@ enum Cause {
 }
 
 impl Gate {
-    pub(super) fn new(socket: Arc<OwnedFd>, is_tcp: bool) -> Self {
+    pub(super) fn new(name: &str, socket: Arc<OwnedFd>, is_tcp: bool) -> Self {
         Self {
             is_closing: AtomicBool::new(false),
             socket: Mutex::new(Some(socket)),
             thread: Mutex::new(None),
+            name: name.to_owned(),
             is_tcp,
         }
     }
@@ -137,7 +141,10 @@ impl Acceptor {
         let mut round = self.listener;
         while !self.gate.is_closing() {
             match accept(self.socket.as_fd()) {
-                Ok((socket, peer)) => self.take(socket, peer, &mut round),
+                Ok((socket, peer)) => {
+                    self.recovered();
+                    self.take(socket, peer, &mut round);
+                }
                 Err(Errno::INTR) => {}
                 Err(_) if self.gate.is_closing() => break,
                 Err(error) => self.recover(error, &mut round),
@@ -193,14 +200,26 @@ impl Acceptor {
         match cause {
             Cause::Peer => debug!(%error, "a connection was gone before it was accepted"),
             Cause::Descriptors if self.reserve.give_up() => {
-                warn!(%error, "out of descriptors; newcomers are turned away");
+                self.starve(error, "out of descriptors; newcomers are turned away");
                 self.use_reserve(round);
             }
             Cause::Descriptors | Cause::Host => {
-                warn!(%error, "accept failed; pausing");
+                self.starve(error, "accept fails; trying again ten times a second");
                 self.reserve.refill();
                 thread::park_timeout(PAUSE);
             }
+        }
+    }
+
+    fn starve(&mut self, error: Errno, text: &str) {
+        if !std::mem::replace(&mut self.is_starved, true) {
+            warn!(listener = self.gate.name, %error, "{text}");
+        }
+    }
+
+    fn recovered(&mut self) {
+        if std::mem::take(&mut self.is_starved) {
+            warn!(listener = self.gate.name, "accepting again");
         }
     }
 
@@ -208,7 +227,10 @@ impl Acceptor {
     /// client like any other.
     fn use_reserve(&mut self, round: &mut usize) {
         match accept(self.socket.as_fd()) {
-            Ok((socket, peer)) if self.reserve.refill() => self.take(socket, peer, round),
+            Ok((socket, peer)) if self.reserve.refill() => {
+                self.recovered();
+                self.take(socket, peer, round);
+            }
             Ok((socket, peer)) => {
                 self.counters().accepted.inc();
                 self.reject(socket, peer, Rejection::FdReserve);

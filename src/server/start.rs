@@ -212,7 +212,7 @@ impl Server {
         for (index, (listener, listening)) in config.listeners.iter().zip(listening).enumerate() {
             let is_tcp = matches!(listening.bound, Bound::Ip(_));
             let socket = Arc::new(listening.socket);
-            let gate = Arc::new(Gate::new(socket.clone(), is_tcp));
+            let gate = Arc::new(Gate::new(&listener.name, socket.clone(), is_tcp));
             let acceptor = Acceptor {
                 gate: gate.clone(),
                 socket,
@@ -223,6 +223,7 @@ impl Server {
                 pool: self.pool.clone(),
                 instruments: self.instruments.clone(),
                 reserve: Reserve::new(),
+                is_starved: false,
             };
             self.gates.push(gate);
             let name = format!("accept-{}", listener.name);

@@ -7,80 +7,66 @@ use std::time::{Duration, Instant};
 /// No two looks are closer than this, so that ten thousand different deadlines cost few looks.
 const LEAST_BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
-const NEVER: u64 = u64::MAX;
-
 /// The deadlines of a worker's connections, by slot.
 #[derive(Debug)]
 pub(super) struct Timers {
-    origin: Instant,
-    /// Milliseconds after `origin`, not later than the slot's true deadline.
-    due: Vec<u64>,
+    /// Not later than the slot's true deadline; `None` = it has none.
+    due: Vec<Option<Instant>>,
     /// Not later than the earliest of `due`.
-    next: u64,
-    last_look: u64,
+    next: Option<Instant>,
+    next_look: Instant,
 }
 
 impl Timers {
-    pub(super) fn new(origin: Instant) -> Self {
-        Self { origin, due: Vec::new(), next: NEVER, last_look: 0 }
+    pub(super) fn new(now: Instant) -> Self {
+        Self { due: Vec::new(), next: None, next_look: now }
     }
 
     /// The slot's deadline is `deadline` now. A later one than before is noticed when that has
     /// passed.
     pub(super) fn arm(&mut self, slot: usize, deadline: Option<Instant>) {
         let Some(deadline) = deadline else { return };
-        let due = self.milliseconds(deadline) + 1;
         if slot >= self.due.len() {
-            self.due.resize(slot + 1, NEVER);
+            self.due.resize(slot + 1, None);
         }
-        if due < self.due[slot] {
-            self.due[slot] = due;
-            self.next = self.next.min(due);
+        if self.due[slot].is_some_and(|due| due <= deadline) {
+            return;
+        }
+        self.due[slot] = Some(deadline);
+        if self.next.is_none_or(|next| deadline < next) {
+            self.next = Some(deadline);
         }
     }
 
     /// The slot is free.
     pub(super) fn disarm(&mut self, slot: usize) {
         if let Some(due) = self.due.get_mut(slot) {
-            *due = NEVER;
+            *due = None;
         }
     }
 
-    /// How long a wait may last; `None` = for ever.
-    pub(super) fn wait(&self, now: Instant) -> Option<Duration> {
-        if self.next == NEVER {
-            return None;
-        }
-        let next = self.next.max(self.last_look + milliseconds(LEAST_BETWEEN_LOOKS));
-        Some(Duration::from_millis(next.saturating_sub(self.milliseconds(now))))
+    /// When to look; `None` = never.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.next.map(|next| next.max(self.next_look))
     }
 
     /// Adds to `slots` those whose deadline may have passed, and disarms them.
     pub(super) fn take_due(&mut self, now: Instant, slots: &mut Vec<usize>) {
-        let now = self.milliseconds(now);
-        let next = self.next.max(self.last_look + milliseconds(LEAST_BETWEEN_LOOKS));
-        if self.next == NEVER || now < next {
+        if self.next().is_none_or(|next| now < next) {
             return;
         }
-        self.last_look = now;
-        self.next = NEVER;
-        for (slot, due) in self.due.iter_mut().enumerate() {
-            if *due <= now {
-                *due = NEVER;
+        self.next_look = now + LEAST_BETWEEN_LOOKS;
+        self.next = None;
+        for (slot, entry) in self.due.iter_mut().enumerate() {
+            let Some(due) = *entry else { continue };
+            if due <= now {
+                *entry = None;
                 slots.push(slot);
-            } else {
-                self.next = self.next.min(*due);
+            } else if self.next.is_none_or(|next| due < next) {
+                self.next = Some(due);
             }
         }
     }
-
-    fn milliseconds(&self, at: Instant) -> u64 {
-        milliseconds(at.saturating_duration_since(self.origin))
-    }
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(NEVER - 1)
 }
 
 #[cfg(test)]
@@ -103,10 +89,10 @@ mod tests {
         let start = Instant::now();
         let mut timers = Timers::new(start);
         timers.arm(3, Some(start + seconds(2)));
-        check(&mut timers, start + seconds(2), &[]);
-        check(&mut timers, start + seconds(2) + LEAST_BETWEEN_LOOKS, &[3]);
+        check(&mut timers, start + seconds(2) - Duration::from_nanos(1), &[]);
+        check(&mut timers, start + seconds(2), &[3]);
         check(&mut timers, start + seconds(9), &[]);
-        assert_eq!(timers.wait(start), None);
+        assert_eq!(timers.next(), None);
     }
 
     #[test]
@@ -115,7 +101,7 @@ mod tests {
         let mut timers = Timers::new(start);
         timers.arm(0, Some(start + seconds(300)));
         timers.arm(0, Some(start + seconds(30)));
-        assert_eq!(timers.wait(start), Some(Duration::from_millis(30_001)));
+        assert_eq!(timers.next(), Some(start + seconds(30)));
         check(&mut timers, start + seconds(31), &[0]);
     }
 
@@ -148,7 +134,7 @@ mod tests {
         check(&mut timers, start + seconds(2), &[0]);
         timers.arm(1, Some(start + seconds(2)));
         check(&mut timers, start + seconds(2) + Duration::from_millis(5), &[]);
-        assert_eq!(timers.wait(start + seconds(2)), Some(LEAST_BETWEEN_LOOKS));
+        assert_eq!(timers.next(), Some(start + seconds(2) + LEAST_BETWEEN_LOOKS));
         check(&mut timers, start + seconds(2) + LEAST_BETWEEN_LOOKS, &[1]);
     }
 }

@@ -150,15 +150,12 @@ impl Worker {
         if has_news {
             return Some(Duration::ZERO);
         }
-        let timers = self.timers.wait(now);
-        let drain = self.shared.lifecycle.drain_until().map(|until| {
-            // A millisecond more, for the wait is rounded to those.
-            until.saturating_duration_since(now) + Duration::from_millis(1)
-        });
-        match (timers, drain) {
+        let until = match (self.timers.next(), self.shared.lifecycle.drain_until()) {
             (Some(timers), Some(drain)) => Some(timers.min(drain)),
             (timers, drain) => timers.or(drain),
-        }
+        };
+        // mio rounds the wait up to a millisecond, so that it does not end just before its time.
+        until.map(|until| until.saturating_duration_since(now))
     }
 
     fn take_event(&mut self, event: &Event) {
@@ -389,7 +386,7 @@ fn register_write(poll: &Poll, slot: usize, entry: &mut Entry) -> std::io::Resul
 }
 
 fn log_close(connection: &Connection, reason: CloseReason, level: LogLevel) {
-    let (received, sent, messages) = connection.totals();
+    let totals = connection.totals();
     macro_rules! line {
         ($level:ident) => {
             tracing::event!(
@@ -397,9 +394,10 @@ fn log_close(connection: &Connection, reason: CloseReason, level: LogLevel) {
                 listener = connection.conversation().name,
                 peer = connection.peer().map_or("unix".to_owned(), |peer| peer.to_string()),
                 reason = reason.label(),
-                received_bytes = received,
-                sent_bytes = sent,
-                messages,
+                received_bytes = totals.received_bytes,
+                sent_bytes = totals.sent_bytes,
+                discarded_bytes = totals.discarded_bytes,
+                messages = totals.messages,
                 seconds = connection.accepted().elapsed().as_secs_f64(),
                 "connection closed"
             )

@@ -19,7 +19,8 @@ pub struct Protocol {
     pub framing: Framing,
     /// What becomes of bytes that are not UTF-8.
     pub invalid_utf8: InvalidUtf8,
-    /// The word that ends a conversation; empty = none.
+    /// The word that ends a conversation; empty = none. Not longer than `max_message_bytes`, or
+    /// whether it is heard would depend on how the bytes were cut.
     pub exit_word: Box<[u8]>,
     /// The longest line, without its ending.
     pub max_message_bytes: usize,
@@ -250,11 +251,11 @@ impl Line {
             return Step::More;
         }
         self.is_given = true;
-        if protocol.is_exit(&self.partial) {
-            return Step::Exit;
-        }
         if let Some(cut) = too_long_at(protocol, &self.partial, LineEnd::EndOfInput) {
             return too_long(protocol, &self.partial[..cut]);
+        }
+        if protocol.is_exit(&self.partial) {
+            return Step::Exit;
         }
         text_of(protocol, &self.partial, None)
     }
@@ -280,12 +281,13 @@ enum LineEnd {
 
 /// A line without its LF; `start` is its place in the chunk, if it lies there as a whole.
 fn whole_line<'a>(protocol: &Protocol, line: &'a [u8], start: Option<usize>) -> Step<'a> {
+    // Before the exit word: a longer one than a line may be never gets here when the line is cut.
+    if let Some(cut) = too_long_at(protocol, line, LineEnd::Lf) {
+        return too_long(protocol, &line[..cut]);
+    }
     let content = line.strip_suffix(&[CR]).unwrap_or(line);
     if protocol.is_exit(content) {
         return Step::Exit;
-    }
-    if let Some(cut) = too_long_at(protocol, line, LineEnd::Lf) {
-        return too_long(protocol, &line[..cut]);
     }
     let is_plain = content.len() == line.len();
     let verbatim = start.filter(|_| is_plain).map(|start| start..start + line.len() + 1);

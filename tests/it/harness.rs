@@ -31,7 +31,7 @@ impl Server {
         Self::start(&format!("[[listener]]\naddress = \"127.0.0.1:0\"\n{keys}\n"))
     }
 
-    /// The whole config; `[metrics]` and `[log]` are added.
+    /// The whole config; `[metrics]` and `[log]` are added where it has none.
     #[track_caller]
     pub fn start(config: &str) -> Self {
         Self::start_by(config, |command| command)
@@ -49,9 +49,16 @@ impl Server {
     pub fn spawn(config: &str, prepare: impl FnOnce(&mut Command) -> &mut Command) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("talkback.toml");
-        let sidecar = "[metrics]\naddress = \"127.0.0.1:0\"\n";
-        let log = "[log]\nlevel = \"debug\"\nformat = \"json\"\n";
-        std::fs::write(&path, format!("{config}\n{sidecar}{log}")).unwrap();
+        let mut config = config.to_owned();
+        for (section, keys) in [
+            ("[metrics]", "address = \"127.0.0.1:0\""),
+            ("[log]", "level = \"debug\"\nformat = \"json\""),
+        ] {
+            if !config.contains(section) {
+                config += &format!("\n{section}\n{keys}\n");
+            }
+        }
+        std::fs::write(&path, config).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_talkback"));
         command.args(["serve", "--config"]).arg(&path).current_dir(dir.path());
         for name in ["CONFIG", "LISTEN", "WORKERS", "LOG"] {
@@ -84,6 +91,12 @@ impl Server {
     /// The first event with that message.
     pub fn logged(&self, message: &str) -> Option<Value> {
         self.log().into_iter().find(|event| event["message"] == message)
+    }
+
+    /// The line of each close so far.
+    pub fn close_lines(&self) -> Vec<Value> {
+        let is_close = |event: &Value| event["message"] == "connection closed";
+        self.log().into_iter().filter(is_close).collect()
     }
 
     /// Where the listener of that index is bound.
@@ -168,6 +181,19 @@ impl Server {
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// SIGSTOP; returns when none of the process's threads runs any more. SIGCONT ends it.
+    #[track_caller]
+    pub fn pause(&self) {
+        self.signal(rustix::process::Signal::STOP);
+        eventually("every thread is stopped", || {
+            let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+            threads.into_iter().all(|thread| {
+                let stat = std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
+                stat.rsplit_once(") ").unwrap().1.starts_with('T')
+            })
+        });
     }
 
     /// Waits for the end of the process, which someone must have asked for.
