@@ -12,6 +12,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("talkback runs on Linux 5.4 or later: it is built on epoll and Linux's TCP options");
 
+mod accepting;
 pub mod client;
 pub mod config;
 pub mod connection;

@@ -9,7 +9,6 @@ mod head;
 mod pages;
 mod places;
 mod press;
-mod reserve;
 mod scrape;
 
 use std::io;

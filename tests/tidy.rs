@@ -12,13 +12,17 @@ use scan::{Function, blank, functions, paths};
 /// The floors, low to high: a module under `src/`, and what it may import besides itself.
 const FLOORS: &[(&str, &[&str])] = &[
     ("sys", &[]),
+    ("accepting", &[]),
     ("wire", &[]),
     ("responder", &["wire"]),
     ("config", &["wire"]),
     ("metrics", &[]),
     ("connection", &["sys", "wire", "responder", "metrics"]),
-    ("sidecar", &[]),
-    ("server", &["sys", "wire", "responder", "config", "metrics", "connection", "sidecar"]),
+    ("sidecar", &["accepting"]),
+    (
+        "server",
+        &["sys", "accepting", "wire", "responder", "config", "metrics", "connection", "sidecar"],
+    ),
     ("client", &[]),
     ("cli", &["config", "server", "client"]),
 ];

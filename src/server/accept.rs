@@ -14,6 +14,7 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketAddrAny, SocketFlags, ac
 use socket2::{SockFilter, SockRef};
 use tracing::{debug, warn};
 
+use crate::accepting::{Cause, Reserve};
 use crate::metrics::{AcceptError, Instruments, ListenerInstruments, Rejection};
 use crate::sys;
 
@@ -22,6 +23,8 @@ use super::pool::{Arrival, Pool, Refusal};
 
 /// After an error of the host, if the reserve does not help.
 const PAUSE: Duration = Duration::from_millis(100);
+
+const REJECTED: &str = "connection rejected";
 
 /// The listener as others may reach it: to stop its acceptor, to ask the kernel. The acceptor takes
 /// the socket out before it closes it, for a second owner would keep it listening.
@@ -46,42 +49,6 @@ pub(super) struct Acceptor {
     pub(super) reserve: Reserve,
     /// The host cannot give us connections; said once, not at each of them.
     pub(super) is_starved: bool,
-}
-
-/// A descriptor kept back: given up, it lets a newcomer be accepted and turned away at once where
-/// it would otherwise hang in the queue.
-pub(super) struct Reserve {
-    held: Option<OwnedFd>,
-}
-
-impl Reserve {
-    pub(super) fn new() -> Self {
-        let mut reserve = Self { held: None };
-        reserve.refill();
-        reserve
-    }
-
-    /// Whether a descriptor is held now.
-    fn refill(&mut self) -> bool {
-        if self.held.is_none() {
-            self.held = std::fs::File::open("/dev/null").ok().map(Into::into);
-        }
-        self.held.is_some()
-    }
-
-    fn give_up(&mut self) -> bool {
-        self.held.take().is_some()
-    }
-}
-
-/// What an error of accept(2) asks for.
-enum Cause {
-    /// One peer: go on.
-    Peer,
-    /// No descriptors: the reserve.
-    Descriptors,
-    /// The host, or an error that should not be: pause.
-    Host,
 }
 
 impl Gate {
@@ -180,35 +147,32 @@ impl Acceptor {
 
     /// Best effort and without waiting: the message, our FIN, one discard, close.
     fn reject(&self, socket: OwnedFd, peer: Option<SocketAddr>, reason: Rejection) {
-        if !self.full_message.is_empty() && reason != Rejection::FdReserve {
+        if !self.full_message.is_empty() {
             // A client whose window is closed does not get it.
             let _ = rustix::net::send(&socket, self.full_message.as_bytes(), SendFlags::NOSIGNAL);
         }
-        if reason != Rejection::FdReserve {
-            // Either fails where the peer is gone, which is fine.
-            let _ = rustix::net::shutdown(&socket, Shutdown::Write);
-            let _ = rustix::net::recv(&socket, &mut [0_u8; 4096][..], RecvFlags::empty());
-        }
+        // Either fails where the peer is gone, which is fine.
+        let _ = rustix::net::shutdown(&socket, Shutdown::Write);
+        let _ = rustix::net::recv(&socket, &mut [0_u8; 4096][..], RecvFlags::empty());
         drop(socket);
         self.counters().count_rejected(reason);
-        debug!(peer = ?peer, reason = reason.label(), "connection rejected");
+        debug!(peer = ?peer, reason = reason.label(), "{REJECTED}");
     }
 
     fn recover(&mut self, error: Errno, round: &mut usize) {
-        let (label, cause) = sort(error);
-        self.counters().count_accept_error(label);
-        match cause {
+        self.counters().count_accept_error(label(error));
+        match Cause::of(error) {
             Cause::Peer => debug!(%error, "a connection was gone before it was accepted"),
-            Cause::Descriptors if self.reserve.give_up() => {
+            Cause::Descriptors if self.reserve.spend() => {
                 self.starve(error, "out of descriptors; newcomers are turned away");
                 self.use_reserve(round);
             }
             Cause::Descriptors | Cause::Host => {
                 self.starve(error, "accept fails; trying again ten times a second");
-                self.reserve.refill();
                 thread::park_timeout(PAUSE);
             }
         }
+        self.reserve.fill();
     }
 
     fn starve(&mut self, error: Errno, text: &str) {
@@ -224,28 +188,30 @@ impl Acceptor {
     }
 
     /// Accepts one newcomer on the reserve's descriptor. If descriptors are back by then it is a
-    /// client like any other.
+    /// client like any other; if not, the reserve takes its place over.
     fn use_reserve(&mut self, round: &mut usize) {
         match accept(self.socket.as_fd()) {
-            Ok((socket, peer)) if self.reserve.refill() => {
-                self.recovered();
-                self.take(socket, peer, round);
-            }
             Ok((socket, peer)) => {
-                self.counters().accepted.inc();
-                self.reject(socket, peer, Rejection::FdReserve);
+                self.reserve.fill();
+                if self.reserve.is_short() {
+                    self.counters().accepted.inc();
+                    self.counters().count_rejected(Rejection::FdReserve);
+                    debug!(peer = ?peer, reason = Rejection::FdReserve.label(), "{REJECTED}");
+                    self.reserve.close(socket);
+                } else {
+                    self.recovered();
+                    self.take(socket, peer, round);
+                }
             }
+            Err(_) if self.gate.is_closing() => {}
             Err(Errno::INTR) => {}
-            Err(error) if !self.gate.is_closing() => {
-                let (label, cause) = sort(error);
-                self.counters().count_accept_error(label);
-                if !matches!(cause, Cause::Peer) {
+            Err(error) => {
+                self.counters().count_accept_error(label(error));
+                if Cause::of(error) != Cause::Peer {
                     thread::park_timeout(PAUSE);
                 }
             }
-            Err(_) => {}
         }
-        self.reserve.refill();
     }
 
     /// What the kernel has queued is served, not reset. Bounded for where the filter was refused.
@@ -266,10 +232,9 @@ impl Acceptor {
                 Err(Errno::AGAIN | Errno::INVAL) => return,
                 Err(error) => {
                     errors += 1;
-                    let (label, cause) = sort(error);
-                    self.counters().count_accept_error(label);
-                    if matches!(cause, Cause::Descriptors) {
-                        self.reserve.give_up();
+                    self.counters().count_accept_error(label(error));
+                    if Cause::of(error) == Cause::Descriptors {
+                        self.reserve.spend();
                     }
                 }
             }
@@ -289,23 +254,13 @@ fn canonical(peer: SocketAddrAny) -> Option<SocketAddr> {
     Some(SocketAddr::new(peer.ip().to_canonical(), peer.port()))
 }
 
-fn sort(error: Errno) -> (AcceptError, Cause) {
+fn label(error: Errno) -> AcceptError {
     match error {
-        Errno::MFILE => (AcceptError::Emfile, Cause::Descriptors),
-        Errno::NFILE => (AcceptError::Enfile, Cause::Descriptors),
-        Errno::NOBUFS => (AcceptError::Enobufs, Cause::Host),
-        Errno::NOMEM => (AcceptError::Enomem, Cause::Host),
-        Errno::CONNABORTED => (AcceptError::Econnaborted, Cause::Peer),
-        // accept(2) passes on what the network thinks of the new connection.
-        Errno::PROTO
-        | Errno::NOPROTOOPT
-        | Errno::HOSTDOWN
-        | Errno::NONET
-        | Errno::HOSTUNREACH
-        | Errno::NETUNREACH
-        | Errno::NETDOWN
-        | Errno::OPNOTSUPP
-        | Errno::PERM => (AcceptError::Other, Cause::Peer),
-        _ => (AcceptError::Other, Cause::Host),
+        Errno::MFILE => AcceptError::Emfile,
+        Errno::NFILE => AcceptError::Enfile,
+        Errno::NOBUFS => AcceptError::Enobufs,
+        Errno::NOMEM => AcceptError::Enomem,
+        Errno::CONNABORTED => AcceptError::Econnaborted,
+        _ => AcceptError::Other,
     }
 }

@@ -12,6 +12,7 @@ use crossbeam_channel::bounded;
 use mio::Poll;
 use tracing::{info, warn};
 
+use crate::accepting::Reserve;
 use crate::config::{Config, ConfigError, DEFAULT_MAX_CONNECTIONS, Listener, Shutdown};
 use crate::connection::{Conversation, RECEIVE_BYTES, Timeouts};
 use crate::metrics::Instruments;
@@ -19,7 +20,7 @@ use crate::responder::Responders;
 use crate::sidecar::{self, Scrape, Sidecar, SidecarError, Watch};
 use crate::wire::{Framing, Protocol};
 
-use super::accept::{Acceptor, Gate, Reserve};
+use super::accept::{Acceptor, Gate};
 use super::admit::Admission;
 use super::drain::WorkerThread;
 use super::lifecycle::Lifecycle;
@@ -211,6 +212,10 @@ impl Server {
         let full_message: Arc<str> = config.limits.full_message.as_str().into();
         for (index, (listener, listening)) in config.listeners.iter().zip(listening).enumerate() {
             let is_tcp = matches!(listening.bound, Bound::Ip(_));
+            let reserve = Reserve::new(1).map_err(|source| StartError::System {
+                what: format!("listener {}", listener.name),
+                source,
+            })?;
             let socket = Arc::new(listening.socket);
             let gate = Arc::new(Gate::new(&listener.name, socket.clone(), is_tcp));
             let acceptor = Acceptor {
@@ -222,7 +227,7 @@ impl Server {
                 admission: admission.clone(),
                 pool: self.pool.clone(),
                 instruments: self.instruments.clone(),
-                reserve: Reserve::new(),
+                reserve,
                 is_starved: false,
             };
             self.gates.push(gate);

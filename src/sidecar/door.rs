@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
+use rustix::io::Errno;
+
+use crate::accepting::{Cause, Reserve};
 
 use super::client::{Client, Standing, Turn};
 use super::places::Places;
 use super::press::{Press, Printer};
-use super::reserve::Reserve;
 use super::{Bounds, Watch};
 
 const LISTENER: Token = Token(usize::MAX);
@@ -24,6 +26,10 @@ const PRESS: Token = Token(usize::MAX - 2);
 
 /// How many connections are accepted before those already there have their turn.
 const ACCEPTS_PER_TURN: usize = 64;
+
+/// Descriptors kept for scrapes. One is enough for a scrape; more make it unlikely that other threads,
+/// which take any descriptor that is let go, leave none.
+const RESERVED: usize = 4;
 
 /// What other threads may tell the door; they ring the waker afterwards.
 #[derive(Default)]
@@ -76,7 +82,7 @@ impl Door {
             listener: Some(listener),
             accept_at: Some(now),
             places: Places::new(bounds.connections),
-            reserve: Reserve::new()?,
+            reserve: Reserve::new(RESERVED)?,
             press: Some(press),
             retired: None,
             press_at: now,
@@ -207,8 +213,9 @@ impl Door {
                     self.accept_at = None;
                     return;
                 }
-                Err(error) if concerns_one_peer(&error) => {}
-                Err(error) if lacks_descriptors(&error) && self.spend_descriptor(now) => {}
+                Err(error) if cause_of(&error) == Cause::Peer => {}
+                Err(error)
+                    if cause_of(&error) == Cause::Descriptors && self.spend_descriptor(now) => {}
                 Err(error) => {
                     tracing::debug!(%error, "the metrics endpoint cannot accept");
                     self.accept_at = Some(now + self.bounds.pause);
@@ -356,29 +363,6 @@ fn register(poll: &Poll, socket: &impl AsRawFd, token: Token) -> io::Result<()> 
     poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, interest)
 }
 
-/// Errors that accept(2) passes on from the one connection it was about to return.
-fn concerns_one_peer(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let Some(errno) = Errno::from_io_error(error) else {
-        return false;
-    };
-    [
-        Errno::CONNABORTED,
-        Errno::INTR,
-        Errno::PROTO,
-        Errno::NOPROTOOPT,
-        Errno::NETDOWN,
-        Errno::NETUNREACH,
-        Errno::HOSTDOWN,
-        Errno::HOSTUNREACH,
-        Errno::NONET,
-        Errno::OPNOTSUPP,
-        Errno::PERM,
-    ]
-    .contains(&errno)
-}
-
-fn lacks_descriptors(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+fn cause_of(error: &io::Error) -> Cause {
+    Errno::from_io_error(error).map_or(Cause::Host, Cause::of)
 }

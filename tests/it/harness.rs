@@ -138,14 +138,7 @@ impl Server {
     }
 
     pub fn try_get(&self, path: &str) -> Option<(u16, String)> {
-        let mut stream = TcpStream::connect(self.metrics_address()).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        let status = head.split(' ').nth(1)?.parse().ok()?;
-        Some((status, body.to_owned()))
+        get(self.metrics_address(), path)
     }
 
     #[track_caller]
@@ -230,6 +223,18 @@ impl Drop for Server {
             }
         }
     }
+}
+
+/// The answer of a sidecar to `GET path`: status and body; nothing if it does not answer.
+pub fn get(sidecar: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(sidecar).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some((status, body.to_owned()))
 }
 
 /// A client; no read of it waits for ever.
@@ -333,6 +338,11 @@ impl Metrics {
     #[track_caller]
     pub fn get(&self, series: &str) -> f64 {
         *self.series.get(series).unwrap_or_else(|| panic!("no series {series}\n{self}"))
+    }
+
+    /// Every series, as it is written.
+    pub fn series(&self) -> impl Iterator<Item = &str> {
+        self.series.keys().map(String::as_str)
     }
 
     /// All series of a metric added up.
