@@ -26,7 +26,7 @@ pub use load::{Environment, Loaded, Overrides, Source, load};
 pub use origin::{Origin, Origins};
 pub use reference::{Allowed, Key, config_table, reference};
 pub use settings::Setting;
-pub use warnings::{Host, Warning};
+pub use warnings::{Effect, Host, Warning};
 
 /// `max_connections` where the config names none (lowered at start where descriptors do not
 /// suffice).

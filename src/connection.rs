@@ -115,7 +115,8 @@ enum Phase {
 #[derive(Debug, Clone, Copy)]
 struct Awaited {
     message: u64,
-    until: Instant,
+    /// `None`: for longer than the clock can tell.
+    until: Option<Instant>,
 }
 
 /// When what last happened, as the timeouts need it.
@@ -261,7 +262,9 @@ impl Connection {
         let mut budget =
             Budget { messages: self.conversation.messages_per_turn, bytes: TURN_BYTES };
         loop {
-            if let Err(error) = self.flush(turn) {
+            if !self.pending.is_empty()
+                && let Err(error) = self.flush(turn)
+            {
                 return Some(self.failed(error, turn));
             }
             if self.awaited.is_some() {

@@ -5,6 +5,7 @@ mod accept;
 mod admit;
 mod doorbell;
 mod drain;
+mod handshakes;
 mod lifecycle;
 mod listen;
 mod pool;

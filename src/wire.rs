@@ -3,7 +3,7 @@
 mod framing;
 mod utf8;
 
-pub use framing::{Framer, MAX_HELD, Message, Protocol, Step};
+pub use framing::{Framer, MAX_HELD, Message, Protocol, Run, Step};
 
 /// How a stream of bytes is cut into messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,3 +24,7 @@ pub enum InvalidUtf8 {
     /// Each maximal bad sequence becomes one U+FFFD, as `String::from_utf8_lossy` does it.
     Replace,
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Descriptors kept back. When the process has none left, one is given up so that a newcomer can be
-//! accepted: to be turned away at once instead of hanging, or to be shown the metrics in the hour in
-//! which an operator most needs them.
+//! accepted: to be turned away at once instead of hanging, or to be shown the metrics in the hour
+//! in which an operator most needs them.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -4,13 +4,13 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use rustix::process::{Resource, getrlimit};
-use talkback::config::{Host, Loaded};
+use talkback::config::{Effect, Host, Loaded};
 
 use super::options::Options;
 
 /// Exit code of a usage or configuration error.
 const EXIT_CONFIG: u8 = 2;
-/// Exit code when the report could not be written.
+/// Exit code when the server would not start here, or the report could not be written.
 const EXIT_FAILED: u8 = 1;
 
 /// Prints the report; every fault of the configuration goes to standard error, a line each.
@@ -18,16 +18,18 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     let loaded = match options.load() {
         Ok(loaded) => loaded,
         Err(error) => {
-            eprintln!("{error}");
+            // Whoever does not read it still has the exit code.
+            let _ = writeln!(io::stderr(), "{error}");
             return ExitCode::from(EXIT_CONFIG);
         }
     };
     match report(&mut io::stdout().lock(), &loaded, &this_host(read_somaxconn)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(EXIT_FAILED),
         // `check | head` has read what it wanted.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("cannot write the report: {error}");
+            let _ = writeln!(io::stderr(), "cannot write the report: {error}");
             ExitCode::from(EXIT_FAILED)
         }
     }
@@ -48,7 +50,8 @@ pub(crate) fn read_somaxconn() -> io::Result<String> {
     std::fs::read_to_string("/proc/sys/net/core/somaxconn")
 }
 
-fn report(out: &mut impl Write, loaded: &Loaded, host: &Host) -> io::Result<()> {
+/// Whether the server would start on this host.
+fn report(out: &mut impl Write, loaded: &Loaded, host: &Host) -> io::Result<bool> {
     writeln!(out, "configuration: {}", loaded.source)?;
     writeln!(out)?;
     let settings = loaded.config.settings();
@@ -64,11 +67,14 @@ fn report(out: &mut impl Write, loaded: &Loaded, host: &Host) -> io::Result<()> 
     for warning in &warnings {
         writeln!(out, "warning: {warning}")?;
     }
+    let starts = warnings.iter().all(|warning| warning.effect != Effect::Refuses);
     match warnings.len() {
+        _ if !starts => writeln!(out, "not ok: the server will not start on this host"),
         0 => writeln!(out, "ok: nothing here will bite on this host"),
         1 => writeln!(out, "ok, with 1 warning"),
         count => writeln!(out, "ok, with {count} warnings"),
-    }
+    }?;
+    Ok(starts)
 }
 
 #[cfg(test)]

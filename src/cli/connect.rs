@@ -16,8 +16,8 @@ pub(crate) struct Arguments {
     /// HOST:PORT, [IPv6]:PORT, unix:/path or unix:@name, as in 127.0.0.1:8889
     address: Address,
 
-    /// Send each line without its ending, as the notes' client does, and the next only after a
-    /// reply: for a raw server that takes what one receive returns for a message
+    /// Send each line without its ending, and the next only after a reply: for a server that takes
+    /// what one receive returns for a message
     #[arg(short, long)]
     no_newline: bool,
 }

@@ -1,7 +1,7 @@
 //! `talkback serve`: the server as a service. Logging, limits and signals are set up here, for the
 //! library touches nothing that belongs to the whole process.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::panic;
 use std::process::{self, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGTERM};
 use signal_hook::iterator::Signals;
-use talkback::config::{ConfigError, Log, LogFormat, LogLevel};
+use talkback::config::{ConfigError, Effect, Log, LogFormat, LogLevel};
 use talkback::server::SocketFiles;
 use talkback::{Server, StartError};
 use tracing::level_filters::LevelFilter;
@@ -34,12 +34,18 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         Err(error) => {
             let is_config = error.is::<ConfigError>()
                 || matches!(error.downcast_ref(), Some(StartError::Config(_)));
+            // Whoever does not read it still has the exit code.
             if is_config {
                 // A line each, which begins with the place, as compilers have it.
-                eprintln!("{error}");
+                let _ = writeln!(io::stderr(), "{error}");
                 return ExitCode::from(EXIT_CONFIG);
             }
-            eprintln!("talkback: {error:#}");
+            // The text of a failed start names its cause already.
+            let text = match error.downcast_ref::<StartError>() {
+                Some(error) => error.to_string(),
+                None => format!("{error:#}"),
+            };
+            let _ = writeln!(io::stderr(), "talkback: {text}");
             ExitCode::from(EXIT_FAILED)
         }
     }
@@ -55,11 +61,14 @@ fn serve(options: &Options) -> anyhow::Result<()> {
     info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = process::id(),
-        config = %loaded.source,
+        config = loaded.source.to_string(),
         "starting"
     );
     for warning in config.warnings(&check::this_host(check::read_somaxconn)) {
-        warn!("{warning}");
+        // The server itself tells what it makes of the others.
+        if warning.effect == Effect::Runs {
+            warn!("{warning}");
+        }
     }
     let server = Server::start(config)?;
     stop.know(server.socket_files());

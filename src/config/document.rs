@@ -227,7 +227,7 @@ fn responder(written: &str) -> Option<String> {
     BUILT_IN_RESPONDERS.contains(&written).then(|| written.to_owned())
 }
 
-const NO_DURATION: &str = "is no duration within the limits";
+const NO_DURATION: &str = "is not such a duration";
 
 fn limits(mut section: Section<'_, '_>) -> Limits {
     let max_connections = section.integer("max_connections");

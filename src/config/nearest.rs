@@ -1,6 +1,10 @@
 //! The known word that a mistyped one was probably meant to be.
 
-/// The candidate with the fewest typing errors, if they are few enough for its length.
+/// Shorter beginnings are nobody's.
+const LEAST_BEGINNING: usize = 3;
+
+/// The candidate with the fewest typing errors, if they are few enough for its length; else the one
+/// that begins like this.
 pub(super) fn nearest<'a>(
     written: &str,
     candidates: impl IntoIterator<Item = &'a str>,
@@ -8,10 +12,21 @@ pub(super) fn nearest<'a>(
     let written: Vec<char> = written.to_lowercase().chars().take(64).collect();
     candidates
         .into_iter()
-        .map(|candidate| (distance(&written, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).clamp(1, 3))
-        .min_by_key(|(distance, _)| *distance)
+        .filter_map(|candidate| Some((strangeness(&written, candidate)?, candidate)))
+        .min_by_key(|(strangeness, _)| *strangeness)
         .map(|(_, candidate)| candidate)
+}
+
+fn strangeness(written: &[char], candidate: &str) -> Option<usize> {
+    let most = (candidate.len() / 3).clamp(1, 3);
+    let distance = distance(written, candidate);
+    let is_beginning =
+        written.len() >= LEAST_BEGINNING && candidate.starts_with(&String::from_iter(written));
+    match distance <= most {
+        true => Some(distance),
+        false if is_beginning => Some(distance.max(most + 1)),
+        false => None,
+    }
 }
 
 /// Insertions, deletions, replacements and swaps of neighbours (optimal string alignment).
@@ -48,6 +63,7 @@ mod tests {
             ("Send_Timeout", "send_timeout"),
             ("naem", "name"),
             ("worker", "workers"),
+            ("idle", "idle_timeout"),
         ] {
             assert_eq!(nearest(written, KNOWN), Some(meant));
         }

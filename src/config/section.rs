@@ -196,7 +196,7 @@ impl<'s> Section<'_, 's> {
             return parse(&text);
         };
         let problem = match nearest(&text, words.iter().copied()) {
-            Some(meant) => format!("is not known, did you mean \"{meant}\"?"),
+            Some(meant) => format!("is not known (did you mean \"{meant}\"?)"),
             None => "is not known".to_owned(),
         };
         self.parsed(key, &problem, parse)

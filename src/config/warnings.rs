@@ -15,7 +15,7 @@ const SCRAPES: u64 = 32;
 const DESCRIPTORS_A_SCRAPE: u64 = 4;
 /// Readiness set and wake-up.
 const DESCRIPTORS_A_WORKER: u64 = 2;
-/// The socket, the reserve and the lock of a Unix socket.
+/// The socket and two of its reserve; the lock of a Unix socket is among the others.
 const DESCRIPTORS_A_LISTENER: u64 = 3;
 
 /// Facts about the host. `None` = unknown, and nothing is said about it.
@@ -36,6 +36,19 @@ pub struct Warning {
     pub key: String,
     /// What will happen and what to do about it, on one line.
     pub text: String,
+    /// What the server makes of it.
+    pub effect: Effect,
+}
+
+/// What a server makes of something that bites.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It starts, and says nothing.
+    Runs,
+    /// It starts with another value, and says so.
+    Adapts,
+    /// It does not start.
+    Refuses,
 }
 
 impl fmt::Display for Warning {
@@ -90,7 +103,8 @@ impl Config {
                     "{backlog} is above net.core.somaxconn, and the kernel will clamp it to \
                      {somaxconn}; lower it or raise the sysctl"
                 );
-                warnings.push(Warning { key: format!("listener[{index}].backlog"), text });
+                let key = format!("listener[{index}].backlog");
+                warnings.push(Warning { key, text, effect: Effect::Adapts });
             }
         }
     }
@@ -102,13 +116,15 @@ impl Config {
             return;
         }
         let fitting = limit.saturating_sub(self.descriptors_besides_connections(workers));
-        let effect = match self.limits.max_connections {
-            Some(_) => format!("the server will refuse to start; at most {fitting} fit"),
-            None => format!("the server will lower it to {fitting}"),
+        let (effect, then) = match self.limits.max_connections {
+            Some(_) => {
+                (Effect::Refuses, format!("the server will refuse to start; at most {fitting} fit"))
+            }
+            None => (Effect::Adapts, format!("the server will lower it to {fitting}")),
         };
         let sum = self.descriptors_sum(workers);
-        let text = format!("{sum} descriptors, but the hard limit is {limit}: {effect}");
-        warnings.push(Warning { key: "limits.max_connections".to_owned(), text });
+        let text = format!("{sum} descriptors, but the hard limit is {limit}: {then}");
+        warnings.push(Warning { key: "limits.max_connections".to_owned(), text, effect });
     }
 
     fn warn_of_timeouts(&self, warnings: &mut Vec<Warning>) {
@@ -126,7 +142,8 @@ impl Config {
                     "it is off, and {} is public: {who} keep their connections for ever",
                     listener.address
                 );
-                warnings.push(Warning { key: format!("limits.{key}"), text });
+                let key = format!("limits.{key}");
+                warnings.push(Warning { key, text, effect: Effect::Runs });
             }
         }
     }
@@ -137,7 +154,8 @@ impl Config {
             let text = format!(
                 "{address} is public: /metrics has no password, and other hosts may read it"
             );
-            warnings.push(Warning { key: "metrics.address".to_owned(), text });
+            let key = "metrics.address".to_owned();
+            warnings.push(Warning { key, text, effect: Effect::Runs });
         }
     }
 }

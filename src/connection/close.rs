@@ -3,6 +3,7 @@
 //! reason.
 
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -60,7 +61,7 @@ impl Connection {
         let send = (!self.pending.is_empty())
             .then(|| after(self.times.send_progress, timeouts.send))
             .flatten();
-        let awaited = self.awaited.map(|awaited| awaited.until);
+        let awaited = self.awaited.and_then(|awaited| awaited.until);
         let owed = earlier(send, awaited);
         match self.times.message {
             Some(began) if self.is_read() => earlier(owed, after(began, timeouts.message)),
@@ -206,8 +207,11 @@ impl Connection {
     /// The end of a connection whose responder panicked: what was answered before is sent if the
     /// kernel takes it now.
     pub(super) fn panicked(&mut self, turn: &mut Turn<'_>) -> Option<Outcome> {
-        // It may be in any state; it is not asked again.
-        self.responder = None;
+        // It may be in any state: it is not asked again, and its drop may panic as well.
+        let responder = self.responder.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(responder))).is_err() {
+            *turn.panics += 1;
+        }
         if self.pending.is_empty() {
             return self.stop_reading(CloseReason::ResponderPanic);
         }

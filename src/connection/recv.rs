@@ -9,7 +9,7 @@ use rustix::net::{RecvFlags, recv};
 
 use crate::metrics::CloseReason;
 use crate::responder::{Address, Answer, Context, Reply, Responder, Service, Ticket};
-use crate::wire::{MAX_HELD, Step};
+use crate::wire::{MAX_HELD, Run, Step};
 
 use super::{Awaited, Budget, Connection, RECEIVE_BYTES, Turn};
 
@@ -108,7 +108,8 @@ impl Connection {
     /// Goes on with what an earlier turn left.
     pub(super) fn answer_rest(&mut self, turn: &mut Turn<'_>, budget: &mut Budget) -> Stop {
         let rest = std::mem::take(&mut self.rest);
-        let mut at = self.rest_at;
+        // The end of input can hold too, and leaves no rest behind.
+        let mut at = std::mem::take(&mut self.rest_at);
         let stop = self.answer(&rest, &mut at, turn, budget);
         if matches!(stop, Stop::Held) {
             self.rest = rest;
@@ -159,10 +160,27 @@ impl Connection {
     ) -> Stop {
         let conversation = &*self.conversation;
         let protocol = &conversation.protocol;
+        let mut takes_runs = matches!(conversation.service, Service::Echo);
         loop {
             let unsent = self.pending.len() + turn.outgoing.len();
             if budget.messages == 0 || unsent > conversation.max_pending_bytes {
                 return Stop::Held;
+            }
+            if takes_runs && !self.framer.is_unfinished() {
+                let room = conversation.max_pending_bytes - unsent;
+                match self.framer.next_run(protocol, chunk, at, budget.messages, room) {
+                    Some(run) => {
+                        budget.messages -= run.messages;
+                        self.messages += run.messages as u64;
+                        turn.echo_run(chunk, run);
+                        if *at == chunk.len() && !self.has_input_ended {
+                            return Stop::UsedUp;
+                        }
+                        continue;
+                    }
+                    // What ended the run would end most tries after it, each at the cost of a pass.
+                    None => takes_runs = false,
+                }
             }
             let step = match self.framer.next(protocol, chunk, at) {
                 Step::More if self.has_input_ended => self.framer.finish(protocol),
@@ -189,20 +207,26 @@ impl Connection {
                 }
                 (Service::Discard, _) | (Service::Custom(_), None) => {}
                 (Service::Custom(_), Some(responder)) => {
-                    let number = self.messages;
-                    match respond(&mut **responder, &message.text, number, chunk, terminator, turn)
-                    {
+                    let (responder, text) = (&mut **responder, &message.text);
+                    match respond(responder, text, self.messages, chunk, terminator, turn) {
                         Responded::Next => {}
                         Responded::Later(awaited) => {
                             self.awaited = Some(awaited);
                             return Stop::Held;
                         }
-                        Responded::End(reason) => return Stop::End(reason),
-                        Responded::Panicked => return Stop::Panicked,
+                        Responded::Stop(stop) => return stop,
                     }
                 }
             }
         }
+    }
+}
+
+impl Turn<'_> {
+    fn echo_run(&mut self, chunk: &[u8], run: Run) {
+        self.tally.messages += run.messages as u64;
+        self.tally.replies += run.messages as u64;
+        self.outgoing.echo_run(chunk, run.bytes);
     }
 }
 
@@ -227,8 +251,7 @@ fn end_of_input(received_bytes: u64) -> CloseReason {
 enum Responded {
     Next,
     Later(Awaited),
-    End(CloseReason),
-    Panicked,
+    Stop(Stop),
 }
 
 /// Asks a responder of the user's own, whose panic concerns its connection alone.
@@ -252,24 +275,24 @@ fn respond(
     }));
     let responded = match answer {
         Ok(Answer::Reply) => Responded::Next,
-        Ok(Answer::ReplyAndClose) => Responded::End(CloseReason::ResponderClosed),
+        Ok(Answer::ReplyAndClose) => Responded::Stop(Stop::End(CloseReason::ResponderClosed)),
         Ok(Answer::Silence) => {
             buffer.truncate(before);
             return Responded::Next;
         }
         Ok(Answer::Later { within }) => {
             buffer.truncate(before);
-            let until = Instant::now() + within;
+            let until = Instant::now().checked_add(within);
             return Responded::Later(Awaited { message: number, until });
         }
         Ok(Answer::Failed) => {
             buffer.truncate(before);
-            return Responded::End(CloseReason::ResponderError);
+            return Responded::Stop(Stop::End(CloseReason::ResponderError));
         }
         Err(_) => {
             buffer.truncate(before);
             *turn.panics += 1;
-            return Responded::Panicked;
+            return Responded::Stop(Stop::Panicked);
         }
     };
     buffer.extend_from_slice(terminator.as_bytes());

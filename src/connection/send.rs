@@ -33,21 +33,25 @@ impl Outgoing {
 
     /// Adds the echo of `message`, which `chunk` was cut into.
     pub(super) fn echo(&mut self, chunk: &[u8], message: &Message<'_>, terminator: &str) {
-        if let Some(verbatim) = &message.verbatim
-            && self.copied.is_empty()
-        {
-            if self.run.is_empty() {
-                self.run = verbatim.clone();
-                return;
-            }
-            if self.run.end == verbatim.start {
-                self.run.end = verbatim.end;
-                return;
-            }
+        if let Some(verbatim) = &message.verbatim {
+            return self.echo_run(chunk, verbatim.clone());
         }
         let copied = self.copied(chunk);
         copied.extend_from_slice(message.text.as_bytes());
         copied.extend_from_slice(terminator.as_bytes());
+    }
+
+    /// Adds these bytes of the chunk, which are echoes as they stand.
+    pub(super) fn echo_run(&mut self, chunk: &[u8], bytes: Range<usize>) {
+        if !self.copied.is_empty() {
+            self.copied.extend_from_slice(&chunk[bytes]);
+        } else if self.run.is_empty() {
+            self.run = bytes;
+        } else if self.run.end == bytes.start {
+            self.run.end = bytes.end;
+        } else {
+            self.copied(chunk).extend_from_slice(&chunk[bytes]);
+        }
     }
 
     /// The replies so far as a buffer to add to.

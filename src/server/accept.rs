@@ -62,20 +62,27 @@ impl Gate {
         }
     }
 
+    /// From now on no handshake begins; a client turned away learns so from its SYN retry. Without
+    /// this the queue might never be empty. Returns the port whose handshakes come to an end.
+    pub(super) fn turn_away(&self) -> Option<u16> {
+        let socket = self.socket.lock();
+        let socket = SockRef::from(&**socket.as_ref().filter(|_| self.is_tcp)?);
+        if let Err(error) = socket.attach_filter(&DROP_SYN) {
+            debug!(%error, "no filter on the listener; it closes after a backlog more");
+            return None;
+        }
+        Some(socket.local_addr().ok()?.as_socket()?.port())
+    }
+
     /// Makes the acceptor empty the kernel's queue and close, without a reset for anyone in it.
     pub(super) fn close(&self) {
         let socket = self.socket.lock();
         let Some(socket) = socket.as_ref() else { return };
-        // New handshakes are dropped, those that are done are accepted; a client turned away here
-        // learns so from its SYN retry. Without the filter the queue might never be empty.
-        let is_tcp = self.is_tcp;
-        if is_tcp && let Err(error) = SockRef::from(&**socket).attach_filter(&DROP_SYN) {
-            debug!(%error, "no filter on the listener; it closes after a backlog more");
-        }
         self.is_closing.store(true, Ordering::SeqCst);
         // shutdown(2) wakes a blocked accept(2), but resets what is queued on a TCP listener. With
         // something queued, accept(2) is about to return by itself.
-        let is_empty = !is_tcp || sys::tcp_info(socket.as_fd()).is_ok_and(|info| info.unacked == 0);
+        let is_empty =
+            !self.is_tcp || sys::tcp_info(socket.as_fd()).is_ok_and(|info| info.unacked == 0);
         if is_empty {
             // An error says that it is shut down already.
             let _ = rustix::net::shutdown(&**socket, Shutdown::Read);

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use crate::metrics::CloseReason;
 
+use super::handshakes;
 use super::start::Server;
 
 /// A worker that has not ended so long after the deadline is stalled in a responder.
@@ -41,11 +42,13 @@ impl Server {
 
     pub(super) fn stop(&mut self) -> Summary {
         let delay = self.shutdown.drain_delay;
-        info!(delay = ?delay, "stopping: not ready");
+        info!(seconds = delay.as_secs_f64(), "stopping: not ready");
         self.lifecycle.stop();
         self.instruments.draining.set(1);
         // A load balancer needs this time to see it; there is nothing else to wait for.
         thread::sleep(delay);
+        let ports: Vec<_> = self.gates.iter().filter_map(|gate| gate.turn_away()).collect();
+        handshakes::finish(&ports);
         for gate in &self.gates {
             gate.close();
         }
@@ -54,7 +57,7 @@ impl Server {
             let _ = thread.join();
         }
         let until = Instant::now() + self.shutdown.drain_timeout;
-        info!(timeout = ?self.shutdown.drain_timeout, "draining: not accepting");
+        info!(seconds = self.shutdown.drain_timeout.as_secs_f64(), "draining: not accepting");
         self.lifecycle.drain(until);
         for seat in self.pool.seats() {
             seat.doorbell().ring();

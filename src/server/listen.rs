@@ -131,13 +131,20 @@ impl SocketFiles {
     }
 }
 
-/// A socket's file and its lock. Dropping it unlinks the file, if it is still the one we made.
+/// A socket's file and its lock, which outlives it. Dropping it unlinks the file, if it is still
+/// the one we made.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
     inode: (u64, u64),
-    lock_path: PathBuf,
-    _lock: fs::File,
+    _lock: Lock,
+}
+
+/// The right to make and unlink a socket's file. Its own file goes with it.
+#[derive(Debug)]
+struct Lock {
+    path: PathBuf,
+    _file: fs::File,
 }
 
 impl Drop for SocketFile {
@@ -146,8 +153,14 @@ impl Drop for SocketFile {
             // It may be gone between the look and this; then there is nothing to do.
             let _ = fs::remove_file(&self.path);
         }
-        // While the lock is held, so that nobody locks a file without a name.
-        let _ = fs::remove_file(&self.lock_path);
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // While it is held: who opened it before finds that its name is gone, and makes another. It
+        // means nothing once it is not held, so that an error matters to nobody.
+        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -198,8 +211,7 @@ fn listen_unix(
     path: &Path,
     files: &SocketFiles,
 ) -> Result<Listening, ListenError> {
-    let lock_path = lock_path(path);
-    let lock = lock(&lock_path)?;
+    let lock = lock(lock_path(path))?;
     let address = SockAddr::unix(path)?;
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -216,7 +228,7 @@ fn listen_unix(
     let socket = unix_socket()?;
     socket.bind(&address)?;
     let inode = inode(&fs::symlink_metadata(path)?);
-    files.add(SocketFile { path: path.to_owned(), inode, lock_path, _lock: lock });
+    files.add(SocketFile { path: path.to_owned(), inode, _lock: lock });
     // Before listen(2), so that nobody connects who may not.
     if let Some(mode) = listener.unix_mode {
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
@@ -236,19 +248,18 @@ fn lock_path(path: &Path) -> PathBuf {
 
 /// Takes the lock. Its file is unlinked at the end of its holder, so the one that was locked may
 /// not be the one that has the name any more.
-fn lock(lock_path: &Path) -> Result<fs::File, ListenError> {
+fn lock(path: PathBuf) -> Result<Lock, ListenError> {
     loop {
-        let file =
-            fs::OpenOptions::new().create(true).write(true).truncate(false).open(lock_path)?;
+        let file = fs::OpenOptions::new().create(true).write(true).truncate(false).open(&path)?;
         if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
             return Err(match error {
-                rustix::io::Errno::AGAIN => ListenError::Locked(lock_path.to_owned()),
+                rustix::io::Errno::AGAIN => ListenError::Locked(path),
                 error => ListenError::Io(error.into()),
             });
         }
-        let named = fs::symlink_metadata(lock_path).map(|found| inode(&found)).ok();
+        let named = fs::symlink_metadata(&path).map(|found| inode(&found)).ok();
         if named == Some(inode(&file.metadata()?)) {
-            return Ok(file);
+            return Ok(Lock { path, _file: file });
         }
     }
 }

@@ -362,8 +362,10 @@ impl Worker {
         for slot in self.slots() {
             let connection = &mut self.connections[slot].connection;
             let ending = connection.abandon(&mut self.tallies[connection.conversation().listener]);
-            // Its drop may be what panicked.
-            let _ = catch_unwind(AssertUnwindSafe(|| self.close(slot, ending)));
+            // Its responder's drop may panic as well.
+            if catch_unwind(AssertUnwindSafe(|| self.close(slot, ending))).is_err() {
+                self.shared.instruments.worker_panics.inc();
+            }
         }
         self.settle();
     }
@@ -385,6 +387,11 @@ fn register_write(poll: &Poll, slot: usize, entry: &mut Entry) -> std::io::Resul
     Ok(())
 }
 
+/// Whole milliseconds: finer than that is noise to who reads a log.
+fn rounded(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e3).round() / 1e3
+}
+
 fn log_close(connection: &Connection, reason: CloseReason, level: LogLevel) {
     let totals = connection.totals();
     macro_rules! line {
@@ -398,7 +405,7 @@ fn log_close(connection: &Connection, reason: CloseReason, level: LogLevel) {
                 sent_bytes = totals.sent_bytes,
                 discarded_bytes = totals.discarded_bytes,
                 messages = totals.messages,
-                seconds = connection.accepted().elapsed().as_secs_f64(),
+                seconds = rounded(connection.accepted().elapsed()),
                 "connection closed"
             )
         };

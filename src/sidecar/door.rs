@@ -27,8 +27,8 @@ const PRESS: Token = Token(usize::MAX - 2);
 /// How many connections are accepted before those already there have their turn.
 const ACCEPTS_PER_TURN: usize = 64;
 
-/// Descriptors kept for scrapes. One is enough for a scrape; more make it unlikely that other threads,
-/// which take any descriptor that is let go, leave none.
+/// Descriptors kept for scrapes. One is enough for a scrape; more make it unlikely that other
+/// threads, which take any descriptor that is let go, leave none.
 const RESERVED: usize = 4;
 
 /// What other threads may tell the door; they ring the waker afterwards.

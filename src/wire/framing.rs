@@ -50,6 +50,15 @@ pub struct Message<'a> {
     pub verbatim: Option<Range<usize>>,
 }
 
+/// Messages that lie behind each other in a chunk, each of them its own echo on the wire.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Where, terminators included.
+    pub bytes: Range<usize>,
+    /// How many.
+    pub messages: usize,
+}
+
 /// What came of the bytes so far.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step<'a> {
@@ -119,6 +128,23 @@ impl Framer {
         }
     }
 
+    /// As many of the next messages as are their own echoes where they lie: at most `most`, and
+    /// none after `room` bytes. Judges them in one pass, for who needs no message of its own;
+    /// `None` where that cannot be done, and [`Framer::next`] tells what is there.
+    pub fn next_run(
+        &mut self,
+        protocol: &Protocol,
+        chunk: &[u8],
+        at: &mut usize,
+        most: usize,
+        room: usize,
+    ) -> Option<Run> {
+        match self {
+            Self::Raw(raw) => raw.next_run(protocol, chunk, at),
+            Self::Line(line) => line.next_run(protocol, chunk, at, most, room),
+        }
+    }
+
     /// The end of input: what an unfinished message comes to. Then [`Step::More`].
     pub fn finish(&mut self, protocol: &Protocol) -> Step<'_> {
         match self {
@@ -178,6 +204,20 @@ impl Raw {
         }
     }
 
+    fn next_run(&self, protocol: &Protocol, chunk: &[u8], at: &mut usize) -> Option<Run> {
+        let is_plain = *at == 0
+            && !chunk.is_empty()
+            && self.held == 0
+            && utf8::cut_at_end(chunk) == 0
+            && !protocol.is_exit(without_line_ending(chunk))
+            && simdutf8::basic::from_utf8(chunk).is_ok();
+        if !is_plain {
+            return None;
+        }
+        *at = chunk.len();
+        Some(Run { bytes: 0..chunk.len(), messages: 1 })
+    }
+
     fn finish(&mut self, protocol: &Protocol) -> Step<'static> {
         let is_cut = self.held > 0;
         self.held = 0;
@@ -221,13 +261,56 @@ impl Line {
         // No more is copied than tells that the line is too long.
         let room = (protocol.max_message_bytes + 2).saturating_sub(self.partial.len());
         let part = end.unwrap_or(unread.len());
-        self.partial.extend_from_slice(&unread[..part.min(room)]);
+        self.keep(&unread[..part.min(room)], protocol.max_message_bytes + 2);
         *at += part + usize::from(end.is_some());
         if end.is_some() {
             self.is_given = true;
             return whole_line(protocol, &self.partial, None);
         }
         self.check_partial(protocol)
+    }
+
+    fn next_run(
+        &mut self,
+        protocol: &Protocol,
+        chunk: &[u8],
+        at: &mut usize,
+        most: usize,
+        room: usize,
+    ) -> Option<Run> {
+        self.forget_given();
+        if !self.partial.is_empty() {
+            return None;
+        }
+        let unread = &chunk[*at..];
+        let (mut end, mut messages) = (0, 0);
+        for lf in memchr::memchr_iter(LF, unread) {
+            let line = &unread[end..lf];
+            let is_plain = line.last() != Some(&CR)
+                && line.len() <= protocol.max_message_bytes
+                && !protocol.is_exit(line);
+            if messages == most || end > room || !is_plain {
+                break;
+            }
+            end = lf + 1;
+            messages += 1;
+        }
+        if messages == 0 || simdutf8::basic::from_utf8(&unread[..end]).is_err() {
+            return None;
+        }
+        let bytes = *at..*at + end;
+        *at = bytes.end;
+        Some(Run { bytes, messages })
+    }
+
+    /// Adds to the partial line; its memory grows by doubling, but never past `most` bytes.
+    fn keep(&mut self, part: &[u8], most: usize) {
+        let length = self.partial.len() + part.len();
+        if length > self.partial.capacity() {
+            let wanted = length.max((2 * self.partial.capacity()).min(most));
+            self.partial.reserve_exact(wanted - self.partial.len());
+        }
+        self.partial.extend_from_slice(part);
     }
 
     /// Ends a hopeless line as soon as it is one, not when its LF comes.
@@ -332,5 +415,28 @@ fn without_line_ending(chunk: &[u8]) -> &[u8] {
     match chunk.strip_suffix(&[LF]) {
         Some(line) => line.strip_suffix(&[CR]).unwrap_or(line),
         None => chunk,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unfinished_line_takes_no_more_memory_than_the_longest_line() {
+        let protocol = Protocol {
+            framing: Framing::Line,
+            invalid_utf8: InvalidUtf8::Close,
+            exit_word: Box::default(),
+            max_message_bytes: 3000,
+        };
+        for step in [1, 7, 1000, 2999] {
+            let mut line = Line::default();
+            for part in [b'x'; 3000].chunks(step) {
+                assert_eq!(line.next(&protocol, part, &mut 0), Step::More);
+            }
+            assert_eq!(line.next(&protocol, b"\r", &mut 0), Step::More);
+            assert!(line.partial.capacity() <= 3002, "{} by {step}", line.partial.capacity());
+        }
     }
 }

@@ -48,7 +48,7 @@ fn longest_valid_prefix(bytes: &[u8]) -> &str {
 
 /// The number of bytes at the end that begin a character without completing it, 0 to 3. Bytes
 /// that no continuation could mend are not such a beginning.
-fn cut_at_end(bytes: &[u8]) -> usize {
+pub(super) fn cut_at_end(bytes: &[u8]) -> usize {
     match bytes.last() {
         None | Some(0..=0x7F) => return 0,
         Some(_) => {}

@@ -306,6 +306,19 @@ impl Client {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
+    /// Sends everything and half-closes, and reads all the while until the server's FIN.
+    #[track_caller]
+    pub fn exchange(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut out = self.stream.try_clone().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                out.write_all(bytes).unwrap();
+                out.shutdown(Shutdown::Write).unwrap();
+            });
+            self.read_to_end()
+        })
+    }
+
     /// Close with RST.
     pub fn reset(self) {
         SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();

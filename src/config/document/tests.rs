@@ -153,7 +153,7 @@ fn all_faults_come_at_once_in_the_order_of_the_file() {
          level = \"warning\"\n",
         &[
             "t.toml:1:11: workers: 0 is out of range; allowed: \"auto\" or an integer from",
-            "t.toml:3:11: listener[0].framing: \"lines\" is not known, did you mean \"line\"?; \
+            "t.toml:3:11: listener[0].framing: \"lines\" is not known (did you mean \"line\"?); \
              allowed: \"raw\" or \"line\"",
             "t.toml:4:11: listener[0].address: \"localhost:1\" is not an address",
             "t.toml:5:8: listener[0].name: \"Main\" is not a listener's name",
@@ -161,7 +161,7 @@ fn all_faults_come_at_once_in_the_order_of_the_file() {
             "t.toml:6:1: listener[1].address: missing",
             "t.toml:7:1: listener[1].nam: unknown key; did you mean \"name\"?",
             "t.toml:9:16: limits.idle_timeout: 300 is an integer; allowed: a string of an integer",
-            "t.toml:10:16: limits.send_timeout: \"5 minutes\" is no duration",
+            "t.toml:10:16: limits.send_timeout: \"5 minutes\" is not such a duration",
             "t.toml:12:9: log.level: \"warning\" is not known; allowed: \"error\", \"warn\"",
         ],
     );
@@ -340,6 +340,6 @@ fn the_exit_word_is_off_with_a_responder_that_is_not_built_in() {
     assert_eq!(default_exit_word("mail"), "");
     check(
         "[[listener]]\nresponder = \"eco\"",
-        &["t.toml:2:13: listener[0].responder: \"eco\" is not known, did you mean \"echo\"?"],
+        &["t.toml:2:13: listener[0].responder: \"eco\" is not known (did you mean \"echo\"?)"],
     );
 }
