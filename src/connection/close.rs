@@ -207,15 +207,21 @@ impl Connection {
     /// The end of a connection whose responder panicked: what was answered before is sent if the
     /// kernel takes it now.
     pub(super) fn panicked(&mut self, turn: &mut Turn<'_>) -> Option<Outcome> {
-        // It may be in any state: it is not asked again, and its drop may panic as well.
-        let responder = self.responder.take();
-        if catch_unwind(AssertUnwindSafe(|| drop(responder))).is_err() {
-            *turn.panics += 1;
-        }
+        // It may be in any state; it is not asked again.
+        *turn.panics += u64::from(self.drop_responder().is_err());
         if self.pending.is_empty() {
             return self.stop_reading(CloseReason::ResponderPanic);
         }
         Some(Outcome::Ended(self.lost(CloseReason::ResponderPanic, true, turn.tally)))
+    }
+
+    /// Lets the responder go, whose own drop may panic.
+    ///
+    /// # Errors
+    /// It did; that concerns this connection alone.
+    pub fn drop_responder(&mut self) -> std::thread::Result<()> {
+        let responder = self.responder.take();
+        catch_unwind(AssertUnwindSafe(|| drop(responder)))
     }
 
     /// Whether a reply is pending or awaited.

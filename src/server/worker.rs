@@ -69,8 +69,8 @@ struct Entry {
     generation: u64,
     is_write_registered: bool,
     is_queued: bool,
-    place: Option<Place>,
-    slot: Option<Slot>,
+    _place: Place,
+    _slot: Slot,
 }
 
 impl Worker {
@@ -239,8 +239,8 @@ impl Worker {
             generation: self.next_generation,
             is_write_registered: false,
             is_queued: false,
-            place: Some(place),
-            slot: Some(arrival.slot),
+            _place: place,
+            _slot: arrival.slot,
         });
         let socket = self.connections[slot].connection.socket().as_raw_fd();
         let registered = self.poll.registry().register(&mut SourceFd(&socket), Token(slot), READ);
@@ -324,7 +324,6 @@ impl Worker {
     fn close(&mut self, slot: usize, ending: Ending) {
         let mut entry = self.connections.remove(slot);
         self.timers.disarm(slot);
-        let (place, slot) = (entry.place.take(), entry.slot.take());
         if self.seat.is_abandoned() {
             return;
         }
@@ -336,11 +335,9 @@ impl Worker {
         if ending.is_reset {
             connection.reset_on_close();
         }
-        // A responder's own drop may panic; the socket is closed and the place is free all the
-        // same.
-        drop(entry);
-        drop(place);
-        drop(slot);
+        if entry.connection.drop_responder().is_err() {
+            self.shared.instruments.worker_panics.inc();
+        }
     }
 
     /// Tells the registry what was counted since the last time.
@@ -362,7 +359,7 @@ impl Worker {
         for slot in self.slots() {
             let connection = &mut self.connections[slot].connection;
             let ending = connection.abandon(&mut self.tallies[connection.conversation().listener]);
-            // Its responder's drop may panic as well.
+            // What panicked may do so again.
             if catch_unwind(AssertUnwindSafe(|| self.close(slot, ending))).is_err() {
                 self.shared.instruments.worker_panics.inc();
             }
