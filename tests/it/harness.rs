@@ -99,6 +99,13 @@ impl Server {
         self.log().into_iter().filter(is_close).collect()
     }
 
+    /// The lines of so many closes, once they are there; metrics are counted before.
+    #[track_caller]
+    pub fn await_close_lines(&self, count: usize) -> Vec<Value> {
+        eventually(format_args!("{count} closes are logged"), || self.close_lines().len() >= count);
+        self.close_lines()
+    }
+
     /// Where the listener of that index is bound.
     #[track_caller]
     pub fn address_of(&self, index: usize) -> SocketAddr {
@@ -388,14 +395,18 @@ impl Metrics {
         reasons
     }
 
-    /// accepted = open + closed + rejected.
-    #[track_caller]
-    pub fn assert_ledger(&self) {
+    /// accepted = open + closed + rejected, which holds at rest.
+    pub fn adds_up(&self) -> bool {
         let accepted = self.sum("talkback_connections_accepted_total");
         let open = self.sum("talkback_connections");
         let closed = self.sum("talkback_connections_closed_total");
         let rejected = self.sum("talkback_connections_rejected_total");
-        assert_eq!(accepted, open + closed + rejected, "the ledger does not add up\n{self}");
+        accepted == open + closed + rejected
+    }
+
+    #[track_caller]
+    pub fn assert_ledger(&self) {
+        assert!(self.adds_up(), "the ledger does not add up\n{self}");
     }
 }
 
