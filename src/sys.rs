@@ -52,6 +52,30 @@ pub fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
     })
 }
 
+/// `SO_BINDTOIFINDEX` (asm-generic/socket.h, Linux 5.0).
+const SO_BINDTOIFINDEX: libc::c_int = 62;
+
+/// Binds a socket to the interface of that index, which need not exist. On a listening socket it
+/// counts for new handshakes only. Needs no privilege from Linux 5.7 on.
+///
+/// # Errors
+/// Those of setsockopt(2); before Linux 5.7 EPERM without CAP_NET_RAW.
+pub fn bind_to_interface(socket: BorrowedFd<'_>, index: i32) -> io::Result<()> {
+    let length =
+        libc::socklen_t::try_from(mem::size_of::<i32>()).expect("an integer is a few bytes");
+    // SAFETY: the pointer and the length describe `index`, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_BINDTOIFINDEX,
+            (&raw const index).cast(),
+            length,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Puts the calling thread under `SCHED_BATCH`: the kernel then does not let it preempt another
 /// thread when it wakes (sched(7)).
 ///

@@ -26,5 +26,4 @@ pub enum InvalidUtf8 {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests;

@@ -58,7 +58,6 @@ impl Reserve {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
 
     use super::*;
     use std::io::Read;

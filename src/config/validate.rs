@@ -226,7 +226,6 @@ pub(super) fn shortened(value: &str) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::config::{Address, Limits, Metrics, Shutdown};

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketAddrAny, SocketFlags, acceptfrom_with};
-use socket2::{SockFilter, SockRef};
+use socket2::SockRef;
 use tracing::{debug, warn};
 
 use crate::accepting::{Cause, Reserve};
@@ -23,6 +23,9 @@ use super::pool::{Arrival, Pool, Refusal};
 
 /// After an error of the host, if the reserve does not help.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// No interface has this index, so that no newcomer comes through it.
+const NO_INTERFACE: i32 = i32::MAX;
 
 const REJECTED: &str = "connection rejected";
 
@@ -62,16 +65,17 @@ impl Gate {
         }
     }
 
-    /// From now on no handshake begins; a client turned away learns so from its SYN retry. Without
-    /// this the queue might never be empty. Returns the port whose handshakes come to an end.
+    /// From now on a newcomer is refused as on a closed port; handshakes that have begun go on, and
+    /// what is queued stays. Without this the queue might never be empty. Returns the port whose
+    /// handshakes come to an end.
     pub(super) fn turn_away(&self) -> Option<u16> {
         let socket = self.socket.lock();
-        let socket = SockRef::from(&**socket.as_ref().filter(|_| self.is_tcp)?);
-        if let Err(error) = socket.attach_filter(&DROP_SYN) {
-            debug!(%error, "no filter on the listener; it closes after a backlog more");
+        let socket = socket.as_ref().filter(|_| self.is_tcp)?;
+        if let Err(error) = sys::bind_to_interface(socket.as_fd(), NO_INTERFACE) {
+            debug!(%error, "newcomers cannot be refused; the listener closes after a backlog more");
             return None;
         }
-        Some(socket.local_addr().ok()?.as_socket()?.port())
+        Some(SockRef::from(&**socket).local_addr().ok()?.as_socket()?.port())
     }
 
     /// Makes the acceptor empty the kernel's queue and close, without a reset for anyone in it.
@@ -96,14 +100,6 @@ impl Gate {
         self.is_closing.load(Ordering::SeqCst)
     }
 }
-
-/// `ldb [13]; jset #2 ? ret #0 : ret #-1`: drops segments that carry SYN, passes all others.
-const DROP_SYN: [SockFilter; 4] = [
-    SockFilter::new(0x30, 0, 0, 13),
-    SockFilter::new(0x45, 0, 1, 2),
-    SockFilter::new(0x06, 0, 0, 0),
-    SockFilter::new(0x06, 0, 0, u32::MAX),
-];
 
 impl Acceptor {
     /// Accepts until the gate closes.
@@ -221,7 +217,7 @@ impl Acceptor {
         }
     }
 
-    /// What the kernel has queued is served, not reset. Bounded for where the filter was refused.
+    /// What the kernel has queued is served, not reset. Bounded for where newcomers go on coming.
     fn empty_queue(&mut self, round: &mut usize) {
         if let Err(error) = rustix::io::ioctl_fionbio(&*self.socket, true) {
             warn!(%error, "what is queued on the listener is lost");

@@ -226,15 +226,14 @@ impl Door {
     }
 
     /// Lets go of a descriptor for the next accept: one of the reserve, or that of a client who
-    /// asks for nothing.
+    /// asks for nothing. No: there is none, and trying again at once would burn a core.
     fn spend_descriptor(&mut self, now: Instant) -> bool {
-        if !self.reserve.spend()
-            && let Some(place) = self.places.least_deserving(now, self.bounds.stall)
-        {
-            self.evict(place, now);
-            return self.reserve.spend();
+        if self.reserve.spend() {
+            return true;
         }
-        true
+        let Some(place) = self.places.least_deserving(now, self.bounds.stall) else { return false };
+        self.evict(place, now);
+        self.reserve.spend()
     }
 
     /// Sends the client away that holds the place, if there is one.

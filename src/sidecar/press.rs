@@ -327,7 +327,6 @@ impl Secrets {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
 
     use super::*;
 

@@ -1,7 +1,5 @@
 //! The sidecar over loopback: pages, refusals, crowds, and what becomes of it when its parts die.
 
-#![allow(clippy::unwrap_used)]
-
 use super::*;
 use parking_lot::Mutex;
 use std::collections::HashMap;

@@ -1,7 +1,5 @@
 //! The search for the file, and who wins over whom.
 
-#![allow(clippy::unwrap_used)]
-
 use std::os::unix::ffi::OsStringExt;
 
 use super::*;

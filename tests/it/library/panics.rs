@@ -1,0 +1,222 @@
+//! Responders that panic: in an answer, while they are made, and while they are dropped. What was
+//! whole stays whole, and the ledger stays exact.
+
+use std::io::{Read, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use talkback::{Answer, Context, Reply, Responder, Server};
+
+use super::{config, connect, echo, eventually_closed, metrics, start, start_function};
+use crate::harness::{Client, eventually};
+
+/// Echoes; `panic` panics. Where asked to, its drop panics too.
+struct Fragile {
+    panics_on_drop: bool,
+}
+
+impl Responder for Fragile {
+    fn respond(&mut self, text: &str, reply: &mut Reply<'_>, _: &mut Context<'_>) -> Answer {
+        self.panics_on_drop |= text == "fragile";
+        reply.push(text);
+        assert_ne!(text, "panic");
+        Answer::Reply
+    }
+}
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        assert!(!self.panics_on_drop, "dropped");
+    }
+}
+
+#[track_caller]
+fn fragile(workers: usize) -> Server {
+    let config = talkback::Config { workers: Some(workers), ..config() };
+    start(&config, || Box::new(Fragile { panics_on_drop: false }))
+}
+
+#[track_caller]
+fn neighbours(server: &Server, count: usize) -> Vec<Client> {
+    let neighbour = |_| {
+        let mut client = connect(server);
+        client.echo("here\n");
+        client
+    };
+    (0..count).map(neighbour).collect()
+}
+
+#[track_caller]
+fn check_panics(server: &Server, expected: f64) {
+    let metrics = metrics(server);
+    assert_eq!(metrics.sum("talkback_worker_panics_total"), expected);
+    let workers = metrics.series().filter(|it| it.starts_with("talkback_worker_connections"));
+    assert_eq!(metrics.sum("talkback_workers"), workers.count() as f64, "a worker is gone");
+    assert_eq!(metrics.sum("talkback_pending_bytes"), 0.0);
+}
+
+#[test]
+fn a_panic_costs_its_own_connection_and_no_reply_before_it() {
+    let server = fragile(1);
+    let mut neighbours = neighbours(&server, 3);
+    let mut client = connect(&server);
+    client.send("a\nb\npanic\nc\n");
+    assert_eq!(client.read_to_end(), b"a\nb\n");
+    drop(client);
+    neighbours.iter_mut().for_each(|neighbour| neighbour.echo("still here\n"));
+    drop(neighbours);
+    eventually_closed(&server, &[("responder_panic", 1), ("peer_closed", 3)]);
+    check_panics(&server, 1.0);
+    assert_eq!(metrics(&server).sum("talkback_discarded_bytes_total"), 0.0);
+}
+
+#[test]
+fn every_panic_is_counted() {
+    let server = start_function(&config(), |_, _, _| panic!("always"));
+    for _ in 0..20 {
+        let mut client = connect(&server);
+        client.send("a\n");
+        client.expect_end();
+    }
+    eventually_closed(&server, &[("responder_panic", 20)]);
+    check_panics(&server, 20.0);
+}
+
+#[test]
+fn a_panic_while_a_responder_is_made_costs_its_connection_alone() {
+    let made = AtomicUsize::new(0);
+    let server = start(&config(), move || {
+        assert_ne!(made.fetch_add(1, Ordering::SeqCst), 1, "the second");
+        super::function(|text, reply, _| echo(text, reply))
+    });
+    let mut first = connect(&server);
+    first.echo("a\n");
+    let mut second = connect(&server);
+    second.expect_end();
+    drop(second);
+    let mut third = connect(&server);
+    third.echo("a\n");
+    first.echo("b\n");
+    drop((first, third));
+    eventually_closed(&server, &[("responder_panic", 1), ("peer_closed", 2)]);
+    check_panics(&server, 1.0);
+}
+
+#[test]
+fn a_panic_in_a_drop_costs_nobody_else_anything() {
+    let server = fragile(1);
+    let mut neighbours = neighbours(&server, 3);
+    let mut client = connect(&server);
+    client.echo("fragile\n");
+    client.send("exit\n");
+    client.expect_end();
+    drop(client);
+    neighbours.iter_mut().for_each(|neighbour| neighbour.echo("still here\n"));
+    drop(neighbours);
+    eventually_closed(&server, &[("exit", 1), ("peer_closed", 3)]);
+    check_panics(&server, 1.0);
+}
+
+/// What a panic carries may itself panic when it is dropped, and then no one connection is to
+/// blame.
+#[derive(Debug)]
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("the payload of a panic");
+    }
+}
+
+#[track_caller]
+fn with_bombs(workers: usize) -> Server {
+    let config = talkback::Config { workers: Some(workers), ..config() };
+    start_function(&config, |text, reply, _| match text {
+        "bomb" => std::panic::panic_any(Bomb),
+        text => echo(text, reply),
+    })
+}
+
+#[test]
+fn a_panic_of_the_loop_ends_its_connections_and_not_the_worker() {
+    let server = with_bombs(1);
+    let mut clients = neighbours(&server, 4);
+    clients[0].send("bomb\n");
+    eventually_closed(&server, &[("worker_panic", 4)]);
+    // Nothing was owed to anyone, so that nobody is reset.
+    clients.iter_mut().for_each(Client::expect_end);
+    neighbours(&server, 3);
+    eventually_closed(&server, &[("worker_panic", 4), ("peer_closed", 3)]);
+    let metrics = metrics(&server);
+    assert_eq!(metrics.sum("talkback_worker_connections"), 0.0);
+    assert_eq!(metrics.sum("talkback_pending_bytes"), 0.0);
+    assert_eq!(metrics.sum("talkback_messages_total"), 8.0);
+    assert_eq!(metrics.sum("talkback_replies_total"), 7.0);
+}
+
+#[test]
+fn a_panic_of_one_workers_loop_leaves_the_other_alone() {
+    let server = with_bombs(2);
+    let mut clients = neighbours(&server, 4);
+    clients[0].send("bomb\n");
+    eventually("its worker's are closed", || !metrics(&server).closes().is_empty());
+    eventually("its worker's are gone", || metrics(&server).adds_up());
+    let left = metrics(&server).sum("talkback_worker_connections");
+    let gone = metrics(&server).closes()["worker_panic"];
+    assert_eq!(left + gone as f64, 4.0);
+    assert!(left > 0.0);
+    let mut alive = 0.0;
+    for client in &mut clients {
+        // One that is gone may still take a write.
+        let _ = client.stream.write_all(b"still here\n");
+        alive += f64::from(client.stream.read(&mut [0; 64]).is_ok_and(|read| read > 0));
+    }
+    assert_eq!(alive, left);
+}
+
+#[test]
+fn the_loop_may_panic_again_and_again() {
+    let server = with_bombs(1);
+    for round in 1..=20 {
+        let mut clients = neighbours(&server, 2);
+        clients[1].send("bomb\n");
+        eventually_closed(&server, &[("worker_panic", 2 * round)]);
+    }
+    assert_eq!(metrics(&server).sum("talkback_workers"), 1.0);
+}
+
+#[test]
+fn a_stop_after_a_panic_of_the_loop_ends_in_order() {
+    let server = with_bombs(1);
+    let mut clients = neighbours(&server, 2);
+    clients[0].send("bomb\n");
+    eventually_closed(&server, &[("worker_panic", 2)]);
+    let mut last = connect(&server);
+    last.echo("here\n");
+    let summary = server.drain();
+    assert_eq!((summary.served, summary.cut), (3, 0));
+    last.expect_end();
+}
+
+#[test]
+fn a_responder_that_panics_in_its_answer_and_in_its_drop_costs_nobody_else_anything() {
+    let server = fragile(1);
+    let mut neighbours = neighbours(&server, 1);
+    let mut client = connect(&server);
+    client.send("fragile\npanic\n");
+    assert_eq!(client.read_to_end(), b"fragile\n");
+    drop(client);
+    neighbours[0].echo("still here\n");
+    drop(neighbours);
+    eventually_closed(&server, &[("responder_panic", 1), ("peer_closed", 1)]);
+    check_panics(&server, 2.0);
+}
+
+#[test]
+fn a_stop_after_a_panic_in_a_drop_ends_in_order() {
+    let server = fragile(1);
+    let mut client = connect(&server);
+    client.echo("fragile\n");
+    let summary = server.drain();
+    assert_eq!((summary.served, summary.cut), (1, 0));
+    client.expect_end();
+}
