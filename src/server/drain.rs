@@ -1,10 +1,9 @@
 //! The stop: not ready, not accepting, nothing lost, nothing left; in that order, within a
 //! deadline.
 
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
 use tracing::{info, warn};
 
 use crate::metrics::CloseReason;
@@ -23,13 +22,6 @@ pub struct Summary {
     pub served: u64,
     /// Connections cut at the deadline.
     pub cut: u64,
-}
-
-/// A worker's thread, and how its end is told.
-pub(super) struct WorkerThread {
-    pub(super) thread: JoinHandle<()>,
-    /// Disconnected when the thread has ended, in whatever way.
-    pub(super) ended: Receiver<()>,
 }
 
 impl Server {

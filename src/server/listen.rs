@@ -71,7 +71,7 @@ impl ListenError {
     /// What to do about it.
     pub(super) fn hint(&self) -> &'static str {
         match self {
-            Self::Io(error) => super::start::hint(error),
+            Self::Io(error) => hint(error),
             Self::Alive | Self::Locked(_) => "stop that server, or choose another path",
             Self::NotASocket => "move it away, or choose another path",
             Self::UnknownGroup(_) => "make the group, or name another",
@@ -303,4 +303,21 @@ pub(super) fn queue_limit(listening: &Listening) -> Option<u32> {
         return None;
     }
     sys::tcp_info(listening.socket.as_fd()).ok().map(|info| info.sacked)
+}
+
+/// What to do about a bind that failed.
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program listens there: stop it, or choose another address (port 0 picks one)"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE, a Unix socket a directory to write to"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "this host has no such address; 0.0.0.0 and [::] stand for all of its own"
+        }
+        io::ErrorKind::NotFound => "make the directory first",
+        _ => "choose another address",
+    }
 }

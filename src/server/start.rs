@@ -22,11 +22,10 @@ use crate::wire::{Framing, Protocol};
 
 use super::accept::{Acceptor, Gate};
 use super::admit::Admission;
-use super::drain::WorkerThread;
 use super::lifecycle::Lifecycle;
 use super::listen::{Bound, Listening, SocketFiles, listen, queue_limit};
 use super::pool::{Inboxes, Pool, Seat};
-use super::worker::{Shared, WAKER, Worker};
+use super::worker::{Shared, WAKER, Worker, WorkerThread};
 
 /// A running server. Dropping it stops it as [`Server::drain`] does.
 pub struct Server {
@@ -415,21 +414,4 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<(
         .name(name.to_owned())
         .spawn(run)
         .map_err(|source| StartError::System { what: format!("thread {name}"), source })
-}
-
-/// What to do about a bind that failed.
-pub(super) fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "another program listens there: stop it, or choose another address (port 0 picks one)"
-        }
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need CAP_NET_BIND_SERVICE, a Unix socket a directory to write to"
-        }
-        io::ErrorKind::AddrNotAvailable => {
-            "this host has no such address; 0.0.0.0 and [::] stand for all of its own"
-        }
-        io::ErrorKind::NotFound => "make the directory first",
-        _ => "choose another address",
-    }
 }

@@ -5,8 +5,10 @@ use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Receiver;
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -62,6 +64,13 @@ pub(super) struct Worker {
     outgoing: Outgoing,
     tallies: Vec<Tally>,
     is_draining: bool,
+}
+
+/// A worker's thread, and how its end is told.
+pub(super) struct WorkerThread {
+    pub(super) thread: JoinHandle<()>,
+    /// Disconnected when the thread has ended, in whatever way.
+    pub(super) ended: Receiver<()>,
 }
 
 struct Entry {
