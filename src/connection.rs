@@ -128,9 +128,8 @@ struct Times {
     message: Option<Instant>,
     /// Since when we do not read, while a message is unfinished.
     unread: Option<Instant>,
-    /// The kernel last took a byte of what is pending.
-    send_progress: Instant,
-    linger: Instant,
+    /// Something pending: the kernel last took a byte of it. Lingering: our FIN was sent.
+    progress: Instant,
 }
 
 /// One connection.
@@ -153,7 +152,7 @@ pub struct Connection {
     /// The peer's FIN was received.
     has_input_ended: bool,
     /// Bytes that may still be received before a stop; `None` while no stop is under way.
-    last_receive: Option<usize>,
+    last_receive: Option<u32>,
     pending: Pending,
     readiness: Readiness,
     phase: Phase,
@@ -196,8 +195,7 @@ impl Connection {
                 last_byte: accepted,
                 message: None,
                 unread: None,
-                send_progress: accepted,
-                linger: accepted,
+                progress: accepted,
             },
             received_bytes: 0,
             sent_bytes: 0,
@@ -312,7 +310,7 @@ impl Connection {
                 let added = text.len() + terminator.len();
                 tally.pending_bytes += difference(added, 0);
                 tally.replies += 1;
-                self.times.send_progress = Instant::now();
+                self.times.progress = Instant::now();
             }
             None => self.phase = Phase::Flushing(CloseReason::ResponderError),
         }
@@ -321,7 +319,8 @@ impl Connection {
 
     /// A stop has begun: one last receive, then the end. A turn must follow.
     pub fn begin_drain(&mut self) {
-        self.last_receive.get_or_insert(self.conversation.receive_bytes);
+        let bytes = u32::try_from(self.conversation.receive_bytes);
+        self.last_receive.get_or_insert(bytes.unwrap_or(u32::MAX));
         self.readiness.readable = true;
     }
 
@@ -386,8 +385,9 @@ impl Connection {
         if has_sent || self.received_bytes != received {
             self.times.last_byte = now;
         }
-        if has_sent || pending == 0 {
-            self.times.send_progress = now;
+        let is_lingering = matches!(self.phase, Phase::Lingering(_));
+        if !is_lingering && (has_sent || pending == 0) {
+            self.times.progress = now;
         }
         if !self.framer.is_unfinished() {
             self.times.message = None;

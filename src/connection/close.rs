@@ -56,11 +56,10 @@ impl Connection {
         let timeouts = &self.conversation.timeouts;
         let after = |since: Instant, timeout: Option<_>| timeout.map(|timeout| since + timeout);
         if let Phase::Lingering(_) = self.phase {
-            return after(self.times.linger, timeouts.linger);
+            return after(self.times.progress, timeouts.linger);
         }
-        let send = (!self.pending.is_empty())
-            .then(|| after(self.times.send_progress, timeouts.send))
-            .flatten();
+        let send =
+            (!self.pending.is_empty()).then(|| after(self.times.progress, timeouts.send)).flatten();
         let awaited = self.awaited.and_then(|awaited| awaited.until);
         let owed = earlier(send, awaited);
         match self.times.message {
@@ -81,7 +80,7 @@ impl Connection {
         }
         let send_timeout = self.conversation.timeouts.send;
         let is_stuck = !self.pending.is_empty()
-            && send_timeout.is_some_and(|timeout| now >= self.times.send_progress + timeout);
+            && send_timeout.is_some_and(|timeout| now >= self.times.progress + timeout);
         if is_stuck {
             return Expiry::Ended(self.lost(CloseReason::SendTimeout, true, tally));
         }
@@ -161,7 +160,7 @@ impl Connection {
         if rustix::net::shutdown(&self.socket, Shutdown::Write).is_err() {
             return Some(ended(reason));
         }
-        self.times.linger = Instant::now();
+        self.times.progress = Instant::now();
         self.phase = Phase::Lingering(reason);
         None
     }

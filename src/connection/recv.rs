@@ -56,7 +56,8 @@ impl Connection {
         let held = self.framer.held();
         let start = MAX_HELD - held.len();
         buffer[start..MAX_HELD].copy_from_slice(held);
-        let room = self.conversation.receive_bytes.min(self.last_receive.unwrap_or(RECEIVE_BYTES));
+        let left = self.last_receive.map_or(RECEIVE_BYTES, |left| left as usize);
+        let room = self.conversation.receive_bytes.min(left);
         match receive_into(&self.socket, &mut buffer[MAX_HELD..MAX_HELD + room]) {
             Ok(0) => {
                 self.has_input_ended = true;
@@ -69,7 +70,7 @@ impl Connection {
                     self.readiness.readable = false;
                 }
                 if let Some(left) = &mut self.last_receive {
-                    *left -= length;
+                    *left = left.saturating_sub(u32::try_from(length).unwrap_or(u32::MAX));
                 }
                 self.received_bytes += length as u64;
                 turn.tally.received_bytes += length as u64;

@@ -46,7 +46,8 @@ impl Source {
 #[derive(Debug)]
 pub(super) struct Slot {
     admission: Arc<Admission>,
-    listener: usize,
+    /// As small as the source leaves room for: an idle connection holds one.
+    listener: u32,
     source: Option<Source>,
 }
 
@@ -87,6 +88,7 @@ impl Admission {
             *count += 1;
         }
         self.instruments.listener(listener).connections.inc();
+        let listener = u32::try_from(listener).unwrap_or(u32::MAX);
         Ok(Slot { admission: self.clone(), listener, source })
     }
 }
@@ -95,7 +97,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let admission = &self.admission;
         admission.open.fetch_sub(1, Ordering::Relaxed);
-        admission.instruments.listener(self.listener).connections.dec();
+        admission.instruments.listener(self.listener as usize).connections.dec();
         let Some(source) = self.source else { return };
         if let Entry::Occupied(mut count) = admission.per_ip.lock().entry(source) {
             *count.get_mut() -= 1;
