@@ -18,70 +18,70 @@ use crate::wire::{Framer, MAX_HELD, Protocol};
 use recv::{Received, Stop};
 use send::Pending;
 
-pub use close::{Ending, Expiry, Totals};
-pub use send::Outgoing;
+pub(crate) use close::{Ending, Expiry};
+pub(crate) use send::Outgoing;
 
 /// The most that one receive takes, and a receive buffer's size behind its headroom.
-pub const RECEIVE_BYTES: usize = 65_536;
+pub(crate) const RECEIVE_BYTES: usize = 65_536;
 
 /// A worker's receive buffer: what one receive takes, behind room for a held character.
-pub const RECEIVE_BUFFER_BYTES: usize = MAX_HELD + RECEIVE_BYTES;
+pub(crate) const RECEIVE_BUFFER_BYTES: usize = MAX_HELD + RECEIVE_BYTES;
 
 /// A turn ends when so much was received in it: neighbours wait no longer than that takes.
 const TURN_BYTES: usize = 2 * RECEIVE_BYTES;
 
 /// What the connections of one listener have in common.
 #[derive(Debug)]
-pub struct Conversation {
+pub(crate) struct Conversation {
     /// The listener's place in the config, and its tally's.
-    pub listener: usize,
+    pub(crate) listener: usize,
     /// The listener's name.
-    pub name: String,
+    pub(crate) name: String,
     /// How bytes become messages.
-    pub protocol: Protocol,
+    pub(crate) protocol: Protocol,
     /// How messages are answered.
-    pub service: Service,
+    pub(crate) service: Service,
     /// The most one receive takes, at most [`RECEIVE_BYTES`].
-    pub receive_bytes: usize,
+    pub(crate) receive_bytes: usize,
     /// Unsent replies above which the client is not read.
-    pub max_pending_bytes: usize,
+    pub(crate) max_pending_bytes: usize,
     /// Messages after which the worker turns to the next connection.
-    pub messages_per_turn: usize,
+    pub(crate) messages_per_turn: usize,
     /// The bounds in time.
-    pub timeouts: Timeouts,
+    pub(crate) timeouts: Timeouts,
 }
 
 /// How long a connection may stay in a state; `None` = for ever.
 #[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
+pub(crate) struct Timeouts {
     /// Nothing received or sent, nothing unfinished, nothing owed.
-    pub idle: Option<Duration>,
+    pub(crate) idle: Option<Duration>,
     /// From the first byte of an unfinished message, while the client is read.
-    pub message: Option<Duration>,
+    pub(crate) message: Option<Duration>,
     /// Replies pending and the kernel took no byte.
-    pub send: Option<Duration>,
+    pub(crate) send: Option<Duration>,
     /// From our FIN to the peer's.
-    pub linger: Option<Duration>,
+    pub(crate) linger: Option<Duration>,
 }
 
 /// What a worker lends a connection for one turn.
-pub struct Turn<'w> {
+pub(crate) struct Turn<'w> {
     /// Where replies are gathered; empty between turns.
-    pub outgoing: &'w mut Outgoing,
+    pub(crate) outgoing: &'w mut Outgoing,
     /// The listener's tally.
-    pub tally: &'w mut Tally,
+    pub(crate) tally: &'w mut Tally,
     /// Where late replies to this connection go.
-    pub mailbox: &'w Arc<dyn Mailbox>,
+    pub(crate) mailbox: &'w Arc<dyn Mailbox>,
     /// The connection's place with its worker, and its generation.
-    pub place: (usize, u64),
+    pub(crate) place: (usize, u64),
     /// Panics of responders caught in this turn.
-    pub panics: &'w mut u64,
+    pub(crate) panics: &'w mut u64,
 }
 
 /// What a turn led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Nothing to do before an event, a late reply or a deadline.
     Waiting,
     /// Work is left and no event will tell of it: the connection wants another turn.
@@ -136,7 +136,7 @@ struct Times {
 ///
 /// Received bytes that were not yet cut into messages are in `rest`; while there are any, or
 /// `is_stopped`, the socket is not read. An idle connection owns no buffer.
-pub struct Connection {
+pub(crate) struct Connection {
     socket: OwnedFd,
     conversation: Arc<Conversation>,
     peer: Option<SocketAddr>,
@@ -167,7 +167,7 @@ pub struct Connection {
 impl Connection {
     /// A connection just accepted.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         socket: OwnedFd,
         peer: Option<SocketAddr>,
         accepted: Instant,
@@ -205,7 +205,7 @@ impl Connection {
     }
 
     /// Takes what epoll said; a turn must follow.
-    pub fn note_readiness(
+    pub(crate) fn note_readiness(
         &mut self,
         readable: bool,
         writable: bool,
@@ -219,7 +219,7 @@ impl Connection {
     }
 
     /// One turn: goes on with everything that can go on without waiting, within the turn's bounds.
-    pub fn advance(&mut self, buffer: &mut [u8], turn: &mut Turn<'_>) -> Outcome {
+    pub(crate) fn advance(&mut self, buffer: &mut [u8], turn: &mut Turn<'_>) -> Outcome {
         let before = (self.received_bytes, self.sent_bytes, self.messages, self.pending.len());
         if !self.is_open {
             self.open(turn);
@@ -296,7 +296,7 @@ impl Connection {
 
     /// The reply that was to come later, or the news that there will be none. A turn must follow if
     /// the answer is yes; no: nobody waits for it any more.
-    pub fn answer_late(&mut self, reply: LateReply, tally: &mut Tally) -> bool {
+    pub(crate) fn answer_late(&mut self, reply: LateReply, tally: &mut Tally) -> bool {
         let is_awaited =
             self.awaited.is_some_and(|awaited| awaited.message == reply.address.message);
         if !is_awaited {
@@ -318,7 +318,7 @@ impl Connection {
     }
 
     /// A stop has begun: one last receive, then the end. A turn must follow.
-    pub fn begin_drain(&mut self) {
+    pub(crate) fn begin_drain(&mut self) {
         let bytes = u32::try_from(self.conversation.receive_bytes);
         self.last_receive.get_or_insert(bytes.unwrap_or(u32::MAX));
         self.readiness.readable = true;
@@ -326,31 +326,31 @@ impl Connection {
 
     /// Whether the worker should hear when the socket takes bytes again.
     #[must_use]
-    pub fn wants_write(&self) -> bool {
+    pub(crate) fn wants_write(&self) -> bool {
         !self.pending.is_empty()
     }
 
     /// The socket, to register it.
     #[must_use]
-    pub fn socket(&self) -> BorrowedFd<'_> {
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
     /// What it has in common with its listener's others.
     #[must_use]
-    pub fn conversation(&self) -> &Conversation {
+    pub(crate) fn conversation(&self) -> &Conversation {
         &self.conversation
     }
 
     /// The peer's address; `None` on a Unix socket.
     #[must_use]
-    pub fn peer(&self) -> Option<SocketAddr> {
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
         self.peer
     }
 
     /// When accept(2) returned it.
     #[must_use]
-    pub fn accepted(&self) -> Instant {
+    pub(crate) fn accepted(&self) -> Instant {
         self.times.accepted
     }
 

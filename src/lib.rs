@@ -15,12 +15,12 @@ compile_error!("talkback runs on Linux 5.4 or later: it is built on epoll and Li
 mod accepting;
 pub mod client;
 pub mod config;
-pub mod connection;
+mod connection;
 pub mod metrics;
 pub mod responder;
 pub mod server;
 pub mod sidecar;
-pub mod sys;
+mod sys;
 pub mod wire;
 
 pub use config::Config;

@@ -1,5 +1,5 @@
 //! Threads and what they share: acceptors, the fixed pool of workers, the stop. The parts know
-//! nothing of the config but what [`start`] hands them.
+//! nothing of the config but what `start` hands them.
 
 mod accept;
 mod admit;

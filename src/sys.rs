@@ -8,25 +8,20 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// What is used of the kernel's `struct tcp_info` (linux/tcp.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TcpInfo {
-    /// `TCP_LISTEN` is 10.
-    pub state: u8,
+pub(crate) struct TcpInfo {
     /// On a listening socket: connections that wait to be accepted, now.
-    pub unacked: u32,
+    pub(crate) unacked: u32,
     /// On a listening socket: how many may wait, after the clamp to `net.core.somaxconn`.
-    pub sacked: u32,
+    pub(crate) sacked: u32,
     /// Bytes the peer is ready to take; 0 where the kernel is older than 5.4.
-    pub send_window: u32,
+    pub(crate) send_window: u32,
 }
-
-/// `tcpi_state` of a socket that listens (net/tcp_states.h).
-pub const TCP_LISTEN: u8 = 10;
 
 /// getsockopt(2) with `TCP_INFO`.
 ///
 /// # Errors
 /// Those of getsockopt(2); a Unix socket has none to give.
-pub fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
+pub(crate) fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
     // SAFETY: `tcp_info` is plain integers, for which all zeroes is a value.
     let mut info: libc::tcp_info = unsafe { mem::zeroed() };
     let mut length = libc::socklen_t::try_from(mem::size_of::<libc::tcp_info>())
@@ -45,7 +40,6 @@ pub fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
         return Err(io::Error::last_os_error());
     }
     Ok(TcpInfo {
-        state: info.tcpi_state,
         unacked: info.tcpi_unacked,
         sacked: info.tcpi_sacked,
         send_window: info.tcpi_snd_wnd,
@@ -60,7 +54,7 @@ const SO_BINDTOIFINDEX: libc::c_int = 62;
 ///
 /// # Errors
 /// Those of setsockopt(2); before Linux 5.7 EPERM without CAP_NET_RAW.
-pub fn bind_to_interface(socket: BorrowedFd<'_>, index: i32) -> io::Result<()> {
+pub(crate) fn bind_to_interface(socket: BorrowedFd<'_>, index: i32) -> io::Result<()> {
     let length =
         libc::socklen_t::try_from(mem::size_of::<i32>()).expect("an integer is a few bytes");
     // SAFETY: the pointer and the length describe `index`, which outlives the call.
@@ -81,7 +75,7 @@ pub fn bind_to_interface(socket: BorrowedFd<'_>, index: i32) -> io::Result<()> {
 ///
 /// # Errors
 /// Those of sched_setscheduler(2), as where a sandbox forbids it.
-pub fn schedule_as_batch() -> io::Result<()> {
+pub(crate) fn schedule_as_batch() -> io::Result<()> {
     let parameters = libc::sched_param { sched_priority: 0 };
     // SAFETY: the pointer is to a live value; 0 names the calling thread.
     let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };

@@ -17,17 +17,17 @@ use super::{Connection, MAX_HELD, Outcome, Phase, TURN_BYTES, Turn, difference};
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ending {
+pub(crate) struct Ending {
     /// The close reason.
-    pub reason: CloseReason,
+    pub(crate) reason: CloseReason,
     /// Close by a reset, so that the kernel lets go of replies it holds.
-    pub is_reset: bool,
+    pub(crate) is_reset: bool,
 }
 
 /// What a deadline that has passed asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
-pub enum Expiry {
+pub(crate) enum Expiry {
     /// None has passed.
     NotYet,
     /// The connection ends in an orderly way: it wants a turn.
@@ -38,21 +38,21 @@ pub enum Expiry {
 
 /// What one connection came to so far, for the line at its close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Totals {
+pub(crate) struct Totals {
     /// Taken from the kernel.
-    pub received_bytes: u64,
+    pub(crate) received_bytes: u64,
     /// Given to the kernel.
-    pub sent_bytes: u64,
+    pub(crate) sent_bytes: u64,
     /// Replies thrown away.
-    pub discarded_bytes: u64,
+    pub(crate) discarded_bytes: u64,
     /// Messages received.
-    pub messages: u64,
+    pub(crate) messages: u64,
 }
 
 impl Connection {
     /// When one of the timeouts passes, if nothing happens before.
     #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         let timeouts = &self.conversation.timeouts;
         let after = |since: Instant, timeout: Option<_>| timeout.map(|timeout| since + timeout);
         if let Phase::Lingering(_) = self.phase {
@@ -71,7 +71,7 @@ impl Connection {
     }
 
     /// Acts on the timeout that has passed at `now`.
-    pub fn expire(&mut self, now: Instant, tally: &mut Tally) -> Expiry {
+    pub(crate) fn expire(&mut self, now: Instant, tally: &mut Tally) -> Expiry {
         if self.deadline().is_none_or(|deadline| now < deadline) {
             return Expiry::NotYet;
         }
@@ -94,7 +94,7 @@ impl Connection {
     }
 
     /// The end at a stop's deadline.
-    pub fn cut(&mut self, tally: &mut Tally) -> Ending {
+    pub(crate) fn cut(&mut self, tally: &mut Tally) -> Ending {
         match self.phase {
             Phase::Lingering(reason) => Ending { reason, is_reset: false },
             _ => self.lost(CloseReason::ShutdownForced, true, tally),
@@ -102,13 +102,13 @@ impl Connection {
     }
 
     /// The end by an error that is ours, not the peer's.
-    pub fn io_error(&mut self, tally: &mut Tally) -> Ending {
+    pub(crate) fn io_error(&mut self, tally: &mut Tally) -> Ending {
         self.lost(CloseReason::IoError, false, tally)
     }
 
     /// What it came to so far.
     #[must_use]
-    pub fn totals(&self) -> Totals {
+    pub(crate) fn totals(&self) -> Totals {
         Totals {
             received_bytes: self.received_bytes,
             sent_bytes: self.sent_bytes,
@@ -119,13 +119,13 @@ impl Connection {
 
     /// From now on a close(2) resets the connection and makes the kernel forget what it has not
     /// sent.
-    pub fn reset_on_close(&self) {
+    pub(crate) fn reset_on_close(&self) {
         // A socket that is beyond this is closed all the same.
         let _ = rustix::net::sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
     }
 
     /// The end of a connection whose worker panicked.
-    pub fn abandon(&mut self, tally: &mut Tally) -> Ending {
+    pub(crate) fn abandon(&mut self, tally: &mut Tally) -> Ending {
         match self.phase {
             Phase::Lingering(reason) => Ending { reason, is_reset: false },
             _ => {
@@ -218,7 +218,7 @@ impl Connection {
     ///
     /// # Errors
     /// It did; that concerns this connection alone.
-    pub fn drop_responder(&mut self) -> std::thread::Result<()> {
+    pub(crate) fn drop_responder(&mut self) -> std::thread::Result<()> {
         let responder = self.responder.take();
         catch_unwind(AssertUnwindSafe(|| drop(responder)))
     }

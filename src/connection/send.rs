@@ -12,7 +12,7 @@ use super::{Connection, Turn};
 /// The replies of one turn, gathered so that they leave in one send. Echoes are a run of the
 /// received chunk as long as they are contiguous there, and copied only when they are not.
 #[derive(Debug, Default)]
-pub struct Outgoing {
+pub(crate) struct Outgoing {
     /// The replies so far are these bytes of the chunk, if nothing is copied.
     run: Range<usize>,
     copied: Vec<u8>,
@@ -21,13 +21,13 @@ pub struct Outgoing {
 impl Outgoing {
     /// Bytes gathered.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.run.len() + self.copied.len()
     }
 
     /// Whether nothing is gathered.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
