@@ -396,9 +396,9 @@ fn register_write(poll: &Poll, slot: usize, entry: &mut Entry) -> std::io::Resul
     Ok(())
 }
 
-/// Whole milliseconds: finer than that is noise to who reads a log.
-fn rounded(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e3).round() / 1e3
+/// To the microsecond, and never with an exponent.
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 fn log_close(connection: &Connection, reason: CloseReason, level: LogLevel) {
@@ -414,7 +414,7 @@ fn log_close(connection: &Connection, reason: CloseReason, level: LogLevel) {
                 sent_bytes = totals.sent_bytes,
                 discarded_bytes = totals.discarded_bytes,
                 messages = totals.messages,
-                seconds = rounded(connection.accepted().elapsed()),
+                duration_ms = milliseconds(connection.accepted().elapsed()),
                 "connection closed"
             )
         };
