@@ -9,6 +9,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// Exit code: could not run, as for an address that is taken, permission or i/o.
+const EXIT_FAILED: u8 = 1;
+/// Exit code: a usage or configuration error.
+const EXIT_CONFIG: u8 = 2;
+
 /// A multithreaded TCP text server that you configure instead of write, and its client.
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true)]

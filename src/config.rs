@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::wire::{Framing, InvalidUtf8};
+use crate::wire::{Framing, InvalidUtf8, MAX_RECEIVE_BYTES};
 
 pub use address::AddressError;
 pub use error::{ConfigError, Fault};
@@ -34,9 +34,6 @@ pub const DEFAULT_MAX_CONNECTIONS: usize = 10_000;
 
 /// Responders that a file may name; a program of its own may bring others.
 pub const BUILT_IN_RESPONDERS: &[&str] = &["echo", "discard"];
-
-/// The most that one receive, and so one message in `raw`, can hold.
-pub const MAX_RAW_MESSAGE_BYTES: usize = 65_536;
 
 /// Everything a server is started with. The default is what `talkback serve` runs without a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,8 +71,8 @@ pub struct Listener {
     pub framing: Framing,
     /// The responder's name; built in are `echo` and `discard`.
     pub responder: String,
-    /// The word that ends a conversation; empty = none.
-    pub exit_word: String,
+    /// The word that ends a conversation; empty = none, `None` = see [`Listener::exit_word`].
+    pub exit_word: Option<String>,
     /// What becomes of bytes that are not UTF-8.
     pub invalid_utf8: InvalidUtf8,
     /// `raw`: the most one receive takes (never more than 64 KiB); `line`: the longest line.
@@ -193,6 +190,20 @@ impl Default for Config {
     }
 }
 
+impl Listener {
+    /// The word that ends a conversation; empty = none. Where none is set it is `exit` with the
+    /// built-in responders; any other may be given texts, such as a mail, in which `exit` is a line
+    /// like any other.
+    #[must_use]
+    pub fn exit_word(&self) -> &str {
+        match &self.exit_word {
+            Some(word) => word,
+            None if BUILT_IN_RESPONDERS.contains(&self.responder.as_str()) => "exit",
+            None => "",
+        }
+    }
+}
+
 impl Default for Listener {
     fn default() -> Self {
         Self {
@@ -204,9 +215,9 @@ impl Default for Listener {
             unix_group: None,
             framing: Framing::Raw,
             responder: "echo".to_owned(),
-            exit_word: "exit".to_owned(),
+            exit_word: None,
             invalid_utf8: InvalidUtf8::Close,
-            max_message_bytes: 65_536,
+            max_message_bytes: MAX_RECEIVE_BYTES,
         }
     }
 }
@@ -244,10 +255,4 @@ impl Default for Log {
     fn default() -> Self {
         Self { level: LogLevel::Info, format: LogFormat::Text, connections: LogLevel::Debug }
     }
-}
-
-/// The exit word of a listener that names none: a responder other than the built-in ones may be
-/// given texts, such as a mail, in which `exit` is a line like any other.
-pub fn default_exit_word(responder: &str) -> &'static str {
-    if BUILT_IN_RESPONDERS.contains(&responder) { "exit" } else { "" }
 }

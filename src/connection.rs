@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::metrics::{CloseReason, Tally};
 use crate::responder::{self, LateReply, Mailbox, Responder, Service};
-use crate::wire::{Framer, MAX_HELD, Protocol};
+use crate::wire::{Framer, MAX_HELD, MAX_RECEIVE_BYTES, Protocol};
 
 use recv::{Received, Stop};
 use send::Pending;
@@ -21,14 +21,11 @@ use send::Pending;
 pub(crate) use close::{Ending, Expiry};
 pub(crate) use send::Outgoing;
 
-/// The most that one receive takes, and a receive buffer's size behind its headroom.
-pub(crate) const RECEIVE_BYTES: usize = 65_536;
-
 /// A worker's receive buffer: what one receive takes, behind room for a held character.
-pub(crate) const RECEIVE_BUFFER_BYTES: usize = MAX_HELD + RECEIVE_BYTES;
+pub(crate) const RECEIVE_BUFFER_BYTES: usize = MAX_HELD + MAX_RECEIVE_BYTES;
 
 /// A turn ends when so much was received in it: neighbours wait no longer than that takes.
-const TURN_BYTES: usize = 2 * RECEIVE_BYTES;
+const TURN_BYTES: usize = 2 * MAX_RECEIVE_BYTES;
 
 /// What the connections of one listener have in common.
 #[derive(Debug)]
@@ -41,7 +38,7 @@ pub(crate) struct Conversation {
     pub(crate) protocol: Protocol,
     /// How messages are answered.
     pub(crate) service: Service,
-    /// The most one receive takes, at most [`RECEIVE_BYTES`].
+    /// The most one receive takes, at most [`MAX_RECEIVE_BYTES`].
     pub(crate) receive_bytes: usize,
     /// Unsent replies above which the client is not read.
     pub(crate) max_pending_bytes: usize,
@@ -157,6 +154,8 @@ pub(crate) struct Connection {
     readiness: Readiness,
     phase: Phase,
     awaited: Option<Awaited>,
+    /// Lingering: bytes that the peer had not acknowledged when we last looked.
+    unacknowledged: u32,
     times: Times,
     received_bytes: u64,
     sent_bytes: u64,
@@ -190,6 +189,7 @@ impl Connection {
             readiness: Readiness { readable: true, writable: true, ..Readiness::default() },
             phase: Phase::Reading,
             awaited: None,
+            unacknowledged: 0,
             times: Times {
                 accepted,
                 last_byte: accepted,
@@ -306,11 +306,13 @@ impl Connection {
         match reply.text {
             Some(text) => {
                 let terminator = self.conversation.protocol.terminator();
+                if self.pending.is_empty() {
+                    self.times.progress = Instant::now();
+                }
                 self.pending.append(&[text.as_bytes(), terminator.as_bytes()]);
                 let added = text.len() + terminator.len();
                 tally.pending_bytes += difference(added, 0);
                 tally.replies += 1;
-                self.times.progress = Instant::now();
             }
             None => self.phase = Phase::Flushing(CloseReason::ResponderError),
         }

@@ -46,6 +46,21 @@ pub(crate) fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
     })
 }
 
+/// ioctl(2) with `SIOCOUTQ` (tcp(7), unix(7)): bytes sent that the peer has not acknowledged, our FIN
+/// counting as one.
+///
+/// # Errors
+/// Those of ioctl(2).
+pub(crate) fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request writes one int, to a live value.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(u32::try_from(bytes).unwrap_or(0))
+}
+
 /// `SO_BINDTOIFINDEX` (asm-generic/socket.h, Linux 5.0).
 const SO_BINDTOIFINDEX: libc::c_int = 62;
 

@@ -5,6 +5,9 @@ mod utf8;
 
 pub use framing::{Framer, MAX_HELD, Message, Protocol, Run, Step};
 
+/// The most that one receive, and so one message in raw framing, can hold.
+pub const MAX_RECEIVE_BYTES: usize = 65_536;
+
 /// How a stream of bytes is cut into messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Framing {

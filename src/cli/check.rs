@@ -7,11 +7,7 @@ use rustix::process::{Resource, getrlimit};
 use talkback::config::{Effect, Host, Loaded};
 
 use super::options::Options;
-
-/// Exit code of a usage or configuration error.
-const EXIT_CONFIG: u8 = 2;
-/// Exit code when the server would not start here, or the report could not be written.
-const EXIT_FAILED: u8 = 1;
+use super::{EXIT_CONFIG, EXIT_FAILED};
 
 /// Prints the report; every fault of the configuration goes to standard error, a line each.
 pub(crate) fn run(options: &Options) -> ExitCode {

@@ -19,13 +19,8 @@ use talkback::{Server, StartError};
 use tracing::level_filters::LevelFilter;
 use tracing::{info, warn};
 
-use super::check;
 use super::options::Options;
-
-/// A usage or config error.
-const EXIT_CONFIG: u8 = 2;
-/// Could not run: bind, permission, i/o.
-const EXIT_FAILED: u8 = 1;
+use super::{EXIT_CONFIG, EXIT_FAILED, check};
 
 /// Serves until a signal, then drains. A failure is one line on standard error.
 pub(crate) fn run(options: &Options) -> ExitCode {
@@ -135,7 +130,7 @@ impl Stop {
         if let Some(files) = self.files.get() {
             files.remove();
         }
-        warn!(signal = signal.name(), "stopping at once");
+        // Not a word: standard error may be what hangs.
         process::exit(signal.exit_code());
     }
 }

@@ -12,7 +12,7 @@ use super::settings::{framing_from_word, invalid_utf8_from_word};
 use super::validate::wrong_kind;
 use super::{
     Address, BUILT_IN_RESPONDERS, Config, Fault, Limits, Listener, Log, LogFormat, LogLevel,
-    Metrics, Origins, Shutdown, default_exit_word, duration,
+    Metrics, Origins, Shutdown, duration,
 };
 use crate::wire::Framing;
 
@@ -155,8 +155,7 @@ fn listener<'s>(
     let framing = section.word("framing", framing_from_word);
     listener.framing = settle(&section, "framing", framing, Framing::Raw, unread.framing);
     put(&mut listener.responder, section.word("responder", responder));
-    listener.exit_word = default_exit_word(&listener.responder).to_owned();
-    put(&mut listener.exit_word, section.text("exit_word"));
+    listener.exit_word = section.text("exit_word");
     put(&mut listener.invalid_utf8, section.word("invalid_utf8", invalid_utf8_from_word));
     put(&mut listener.max_message_bytes, section.integer("max_message_bytes"));
     listener

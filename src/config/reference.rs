@@ -117,7 +117,7 @@ static KEYS: &[Key] = &[
     key("limits.full_message", Text("a string of at most 1024 bytes"), r#""""#,
         "sent before a rejected connection is closed; \"\" = nothing"),
     key("limits.inbox_connections", Integer(1, 65_536), "1024",
-        "a worker's bound of connections handed over and not yet taken"),
+        "a worker's bound of connections handed over and not yet taken, and of late replies"),
     key("limits.idle_timeout", Duration("never"), r#""5m""#,
         "nothing received or sent, no message unfinished, no reply owed"),
     key("limits.message_timeout", Duration("never"), r#""30s""#,

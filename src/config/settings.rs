@@ -58,7 +58,7 @@ impl Listener {
         settings.extend([
             ("framing", quoted(framing_word(self.framing))),
             ("responder", quoted(&self.responder)),
-            ("exit_word", quoted(&self.exit_word)),
+            ("exit_word", quoted(self.exit_word())),
             ("invalid_utf8", quoted(invalid_utf8_word(self.invalid_utf8))),
             ("max_message_bytes", self.max_message_bytes.to_string()),
         ]);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::duration::MAX_DURATION;
 use super::reference::Key;
-use super::{Config, ConfigError, Fault, Listener, MAX_RAW_MESSAGE_BYTES, duration};
-use crate::wire::Framing;
+use super::{Config, ConfigError, Fault, Listener, duration};
+use crate::wire::{Framing, MAX_RECEIVE_BYTES};
 
 const MAX_TEXT_BYTES: usize = 1024;
 const MAX_GROUP_BYTES: usize = 64;
@@ -70,7 +70,7 @@ impl Rules {
         {
             self.text(format!("{path}.unix_group"), group, "is not a group");
         }
-        let word = &listener.exit_word;
+        let word = listener.exit_word();
         if word.contains(['\r', '\n']) || word.len() > MAX_TEXT_BYTES {
             self.text(format!("{path}.exit_word"), word, "cannot be an exit word");
         }
@@ -105,13 +105,13 @@ impl Rules {
         let bytes = listener.max_message_bytes;
         if self.integer(&key, bytes)
             && listener.framing == Framing::Raw
-            && bytes > MAX_RAW_MESSAGE_BYTES
+            && bytes > MAX_RECEIVE_BYTES
         {
             self.fault(
                 key,
                 format!(
                     "{bytes} is more than one receive takes in raw framing; allowed: an integer \
-                     from 1 to {MAX_RAW_MESSAGE_BYTES}, or framing = \"line\""
+                     from 1 to {MAX_RECEIVE_BYTES}, or framing = \"line\""
                 ),
             );
         }
@@ -281,7 +281,7 @@ mod tests {
             name: "Bad".to_owned(),
             address: Address::UnixPath("x.sock".into()),
             backlog: 0,
-            exit_word: "a\nb".to_owned(),
+            exit_word: Some("a\nb".to_owned()),
             unix_mode: Some(0o4777),
             unix_group: Some(String::new()),
             max_message_bytes: 0,

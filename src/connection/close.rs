@@ -70,12 +70,24 @@ impl Connection {
         }
     }
 
+    /// Whether a deadline has passed at `now`.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.deadline().is_some_and(|deadline| now >= deadline)
+    }
+
     /// Acts on the timeout that has passed at `now`.
     pub(crate) fn expire(&mut self, now: Instant, tally: &mut Tally) -> Expiry {
-        if self.deadline().is_none_or(|deadline| now < deadline) {
+        if !self.is_due(now) {
             return Expiry::NotYet;
         }
         if let Phase::Lingering(reason) = self.phase {
+            // The peer still takes replies, in front of our FIN: it has not been told the end yet.
+            let before = self.unacknowledged;
+            self.unacknowledged = sys::unacknowledged(self.socket.as_fd()).unwrap_or(0);
+            if (1..before).contains(&self.unacknowledged) {
+                self.times.progress = now;
+                return Expiry::NotYet;
+            }
             return Expiry::Ended(Ending { reason, is_reset: false });
         }
         let send_timeout = self.conversation.timeouts.send;
@@ -160,6 +172,7 @@ impl Connection {
         if rustix::net::shutdown(&self.socket, Shutdown::Write).is_err() {
             return Some(ended(reason));
         }
+        self.unacknowledged = sys::unacknowledged(self.socket.as_fd()).unwrap_or(0);
         self.times.progress = Instant::now();
         self.phase = Phase::Lingering(reason);
         None

@@ -9,9 +9,9 @@ use rustix::net::{RecvFlags, recv};
 
 use crate::metrics::CloseReason;
 use crate::responder::{Address, Answer, Context, Reply, Responder, Service, Ticket};
-use crate::wire::{MAX_HELD, Run, Step};
+use crate::wire::{MAX_HELD, MAX_RECEIVE_BYTES, Run, Step};
 
-use super::{Awaited, Budget, Connection, RECEIVE_BYTES, Turn};
+use super::{Awaited, Budget, Connection, Turn};
 
 /// What one receive came to.
 pub(super) enum Received {
@@ -56,7 +56,7 @@ impl Connection {
         let held = self.framer.held();
         let start = MAX_HELD - held.len();
         buffer[start..MAX_HELD].copy_from_slice(held);
-        let left = self.last_receive.map_or(RECEIVE_BYTES, |left| left as usize);
+        let left = self.last_receive.map_or(MAX_RECEIVE_BYTES, |left| left as usize);
         let room = self.conversation.receive_bytes.min(left);
         match receive_into(&self.socket, &mut buffer[MAX_HELD..MAX_HELD + room]) {
             Ok(0) => {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
-use crate::wire::Message;
+use crate::wire::{MAX_RECEIVE_BYTES, Message};
 
 use super::{Connection, Turn};
 
@@ -68,7 +68,7 @@ impl Outgoing {
         self.run = 0..0;
         self.copied.clear();
         // One long reply must not keep its memory with the worker for ever.
-        self.copied.shrink_to(4 * super::RECEIVE_BYTES);
+        self.copied.shrink_to(4 * MAX_RECEIVE_BYTES);
     }
 }
 

@@ -8,7 +8,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use super::names::{self, AcceptError, CloseReason, LateReplyDrop, Metric, Rejection};
+use super::names::{self, AcceptError, CloseReason, LateReplyRefusal, Metric, Rejection};
 
 /// Everything one server counts. Children are looked up once, here.
 pub struct Instruments {
@@ -23,7 +23,7 @@ pub struct Instruments {
     pub draining: IntGauge,
     /// Most connections open at once.
     pub connections_limit: IntGauge,
-    late_replies_dropped: Vec<IntCounter>,
+    late_replies_refused: Vec<IntCounter>,
     scrapes: IntCounterVec,
     scrapes_rejected: IntCounterVec,
     /// Two scrapes at once would both add the same busy time.
@@ -103,7 +103,7 @@ impl Instruments {
     ) -> prometheus::Result<Self> {
         let registry = Registry::new();
         let families = ListenerFamilies::register(&registry)?;
-        let late = int_counters(&registry, &names::LATE_REPLIES_DROPPED)?;
+        let late = int_counters(&registry, &names::LATE_REPLIES_REFUSED)?;
         let build = int_gauges(&registry, &names::BUILD_INFO)?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION"), env!("TALKBACK_RUSTC")]).set(1);
         let instruments = Self {
@@ -113,7 +113,7 @@ impl Instruments {
             worker_panics: int_counter(&registry, &names::WORKER_PANICS)?,
             draining: int_gauge(&registry, &names::DRAINING)?,
             connections_limit: int_gauge(&registry, &names::CONNECTIONS_LIMIT)?,
-            late_replies_dropped: children(&late, LateReplyDrop::ALL.iter().map(|d| d.label())),
+            late_replies_refused: children(&late, LateReplyRefusal::ALL.iter().map(|d| d.label())),
             scrapes: int_counters(&registry, &names::SCRAPES)?,
             scrapes_rejected: int_counters(&registry, &names::SCRAPES_REJECTED)?,
             rendering: Mutex::new(()),
@@ -145,8 +145,8 @@ impl Instruments {
     }
 
     /// Counts a late reply that found no taker.
-    pub fn count_late_reply_dropped(&self, reason: LateReplyDrop) {
-        self.late_replies_dropped[reason as usize].inc();
+    pub fn count_late_reply_refused(&self, reason: LateReplyRefusal) {
+        self.late_replies_refused[reason as usize].inc();
     }
 
     /// The text format 0.0.4, with what `read` says of each worker now.

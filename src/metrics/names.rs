@@ -85,8 +85,8 @@ metrics! {
         "Connections a worker owns, those in its inbox included.";
     WORKER_PANICS = Counter "worker_panics_total" []
         "Panics caught in workers and responders.";
-    LATE_REPLIES_DROPPED = Counter "late_replies_dropped_total" ["reason"]
-        "Replies that came later and found no taker.";
+    LATE_REPLIES_REFUSED = Counter "late_replies_refused_total" ["reason"]
+        "Late replies not taken: stale, or offered to a full inbox, whose sender may try again.";
     DRAINING = Gauge "draining" []
         "1 from the stop signal on, else 0.";
     SCRAPES = Counter "scrapes_total" ["path", "code"]
@@ -196,7 +196,7 @@ closed_enum! {
 
 closed_enum! {
     /// Why a late reply found no taker.
-    LateReplyDrop {
+    LateReplyRefusal {
         /// Its connection or its message's time was over.
         Stale = "stale",
         /// The worker's inbox was full.

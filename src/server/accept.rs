@@ -27,6 +27,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// No interface has this index, so that no newcomer comes through it.
 const NO_INTERFACE: i32 = i32::MAX;
 
+/// So long after the last trouble a connection means that it is over.
+const RECOVERED: Duration = Duration::from_secs(1);
+
 const REJECTED: &str = "connection rejected";
 
 /// The listener as others may reach it: to stop its acceptor, to ask the kernel. The acceptor takes
@@ -50,8 +53,8 @@ pub(super) struct Acceptor {
     pub(super) pool: Pool,
     pub(super) instruments: Arc<Instruments>,
     pub(super) reserve: Reserve,
-    /// The host cannot give us connections; said once, not at each of them.
-    pub(super) is_starved: bool,
+    /// When the host last could not give us a connection; said once, not at each of them.
+    pub(super) starved: Option<Instant>,
 }
 
 impl Gate {
@@ -166,37 +169,40 @@ impl Acceptor {
         self.counters().count_accept_error(label(error));
         match Cause::of(error) {
             Cause::Peer => debug!(%error, "a connection was gone before it was accepted"),
-            Cause::Descriptors if self.reserve.spend() => {
-                self.starve(error, "out of descriptors; newcomers are turned away");
-                self.use_reserve(round);
-            }
+            Cause::Descriptors if self.reserve.spend() => self.use_reserve(error, round),
             Cause::Descriptors | Cause::Host => {
-                self.starve(error, "accept fails; trying again ten times a second");
-                thread::park_timeout(PAUSE);
+                self.pause(error);
             }
         }
         self.reserve.fill();
     }
 
+    fn pause(&mut self, error: Errno) {
+        self.starve(error, "accept fails; trying again ten times a second");
+        thread::park_timeout(PAUSE);
+    }
+
     fn starve(&mut self, error: Errno, text: &str) {
-        if !std::mem::replace(&mut self.is_starved, true) {
+        if self.starved.replace(Instant::now()).is_none() {
             warn!(listener = self.gate.name, %error, "{text}");
         }
     }
 
     fn recovered(&mut self) {
-        if std::mem::take(&mut self.is_starved) {
+        // At the limit one is turned away and the next is not; that is no recovery.
+        if self.starved.take_if(|starved| starved.elapsed() >= RECOVERED).is_some() {
             warn!(listener = self.gate.name, "accepting again");
         }
     }
 
     /// Accepts one newcomer on the reserve's descriptor. If descriptors are back by then it is a
     /// client like any other; if not, the reserve takes its place over.
-    fn use_reserve(&mut self, round: &mut usize) {
+    fn use_reserve(&mut self, error: Errno, round: &mut usize) {
         match accept(self.socket.as_fd()) {
             Ok((socket, peer)) => {
                 self.reserve.fill();
                 if self.reserve.is_short() {
+                    self.starve(error, "out of descriptors; newcomers are turned away");
                     self.counters().accepted.inc();
                     self.counters().count_rejected(Rejection::FdReserve);
                     debug!(peer = ?peer, reason = Rejection::FdReserve.label(), "{REJECTED}");
@@ -211,7 +217,7 @@ impl Acceptor {
             Err(error) => {
                 self.counters().count_accept_error(label(error));
                 if Cause::of(error) != Cause::Peer {
-                    thread::park_timeout(PAUSE);
+                    self.pause(error);
                 }
             }
         }
@@ -233,10 +239,12 @@ impl Acceptor {
                 }
                 // The queue is empty; the second where shutdown(2) woke us.
                 Err(Errno::AGAIN | Errno::INVAL) => return,
+                Err(Errno::INTR) => {}
                 Err(error) => {
-                    errors += 1;
                     self.counters().count_accept_error(label(error));
-                    if Cause::of(error) == Cause::Descriptors {
+                    let cause = Cause::of(error);
+                    errors += u32::from(cause != Cause::Peer);
+                    if cause == Cause::Descriptors {
                         self.reserve.spend();
                     }
                 }

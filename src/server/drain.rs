@@ -18,7 +18,7 @@ const GRACE: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Summary {
-    /// Connections that ended with everything done, since the start.
+    /// Connections that were served and ended in any other way, since the start.
     pub served: u64,
     /// Connections cut at the deadline.
     pub cut: u64,

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::metrics::Instruments;
 use crate::metrics::instruments::WorkerReading;
-use crate::metrics::names::LateReplyDrop;
+use crate::metrics::names::LateReplyRefusal;
 use crate::responder::{LateReply, Mailbox};
 
 use super::admit::Slot;
@@ -39,7 +39,7 @@ pub(super) struct Seated {
 pub(super) enum Refusal {
     /// Every inbox is full.
     Full,
-    /// The workers have ended.
+    /// All workers have ended.
     Ended,
 }
 
@@ -149,7 +149,7 @@ impl Mailbox for Seat {
                 Ok(())
             }
             Err(TrySendError::Full(reply) | TrySendError::Disconnected(reply)) => {
-                self.instruments.count_late_reply_dropped(LateReplyDrop::InboxFull);
+                self.instruments.count_late_reply_refused(LateReplyRefusal::InboxFull);
                 Err(reply)
             }
         }
@@ -208,6 +208,7 @@ impl Pool {
             order.push((is_stalled, seat.load.load(Ordering::Relaxed), distance, index));
         }
         let mut arrival = arrival;
+        let mut refusal = Refusal::Ended;
         while let Some(best) = (0..order.len()).min_by_key(|&at| order[at]) {
             let seat = &self.seats[order.swap_remove(best).3];
             // Counted before it is sent, so that a burst spreads.
@@ -217,13 +218,14 @@ impl Pool {
                     seat.doorbell.ring();
                     return Ok(());
                 }
-                Err(TrySendError::Full(seated)) => arrival = seated.arrival,
-                Err(TrySendError::Disconnected(seated)) => {
-                    return Err((Refusal::Ended, seated.arrival));
+                Err(TrySendError::Full(seated)) => {
+                    refusal = Refusal::Full;
+                    arrival = seated.arrival;
                 }
+                Err(TrySendError::Disconnected(seated)) => arrival = seated.arrival,
             }
         }
-        Err((Refusal::Full, arrival))
+        Err((refusal, arrival))
     }
 }
 

@@ -14,11 +14,11 @@ use tracing::{info, warn};
 
 use crate::accepting::Reserve;
 use crate::config::{Config, ConfigError, DEFAULT_MAX_CONNECTIONS, Listener, Shutdown};
-use crate::connection::{Conversation, RECEIVE_BYTES, Timeouts};
+use crate::connection::{Conversation, Timeouts};
 use crate::metrics::Instruments;
 use crate::responder::Responders;
 use crate::sidecar::{self, Scrape, Sidecar, SidecarError, Watch};
-use crate::wire::{Framing, Protocol};
+use crate::wire::{Framing, MAX_RECEIVE_BYTES, Protocol};
 
 use super::accept::{Acceptor, Gate};
 use super::admit::Admission;
@@ -227,7 +227,7 @@ impl Server {
                 pool: self.pool.clone(),
                 instruments: self.instruments.clone(),
                 reserve,
-                is_starved: false,
+                starved: None,
             };
             self.gates.push(gate);
             let name = format!("accept-{}", listener.name);
@@ -266,13 +266,13 @@ fn conversations(
             protocol: Protocol {
                 framing: listener.framing,
                 invalid_utf8: listener.invalid_utf8,
-                exit_word: listener.exit_word.as_bytes().into(),
+                exit_word: listener.exit_word().as_bytes().into(),
                 max_message_bytes: listener.max_message_bytes,
             },
             service: service.clone(),
             receive_bytes: match listener.framing {
-                Framing::Raw => listener.max_message_bytes.min(RECEIVE_BYTES),
-                Framing::Line => RECEIVE_BYTES,
+                Framing::Raw => listener.max_message_bytes.min(MAX_RECEIVE_BYTES),
+                Framing::Line => MAX_RECEIVE_BYTES,
             },
             max_pending_bytes: limits.max_pending_bytes,
             messages_per_turn: limits.messages_per_turn,

@@ -19,7 +19,7 @@ use crate::config::LogLevel;
 use crate::connection::{
     Connection, Conversation, Ending, Expiry, Outcome, Outgoing, RECEIVE_BUFFER_BYTES, Turn,
 };
-use crate::metrics::names::LateReplyDrop;
+use crate::metrics::names::LateReplyRefusal;
 use crate::metrics::{CloseReason, Instruments, Tally};
 use crate::responder::{LateReply, Mailbox};
 
@@ -282,23 +282,46 @@ impl Worker {
         if is_taken {
             self.turn(address.slot);
         } else {
-            self.shared.instruments.count_late_reply_dropped(LateReplyDrop::Stale);
+            self.shared.instruments.count_late_reply_refused(LateReplyRefusal::Stale);
         }
     }
 
     fn take_due(&mut self, now: Instant) {
         let mut due = std::mem::take(&mut self.due);
         self.timers.take_due(now, &mut due);
-        for slot in due.drain(..) {
-            let Some(entry) = self.connections.get_mut(slot) else { continue };
-            let tally = &mut self.tallies[entry.connection.conversation().listener];
-            match entry.connection.expire(now, tally) {
-                Expiry::NotYet => self.timers.arm(slot, entry.connection.deadline()),
-                Expiry::Turn => self.turn(slot),
-                Expiry::Ended(ending) => self.close(slot, ending),
+        if !due.is_empty() {
+            // A reply that is here is in time.
+            for _ in 0..self.inboxes.replies.len() {
+                let Ok(reply) = self.inboxes.replies.try_recv() else { break };
+                self.take_reply(reply);
             }
         }
+        for slot in due.drain(..) {
+            self.check_deadline(slot, now);
+        }
         self.due = due;
+    }
+
+    /// Acts on a deadline that has passed, but not before one more look at what the kernel and the
+    /// inbox hold: a worker that was stalled or stopped has not seen it yet.
+    fn check_deadline(&mut self, slot: usize, now: Instant) {
+        let Some(entry) = self.connections.get_mut(slot) else { return };
+        if !entry.connection.is_due(now) {
+            return self.timers.arm(slot, entry.connection.deadline());
+        }
+        let generation = entry.generation;
+        entry.connection.note_readiness(true, true, false, false);
+        self.turn(slot);
+        let Some(entry) = self.connections.get_mut(slot) else { return };
+        if entry.generation != generation {
+            return;
+        }
+        let tally = &mut self.tallies[entry.connection.conversation().listener];
+        match entry.connection.expire(now, tally) {
+            Expiry::NotYet => self.timers.arm(slot, entry.connection.deadline()),
+            Expiry::Turn => self.turn(slot),
+            Expiry::Ended(ending) => self.close(slot, ending),
+        }
     }
 
     /// A stop: every connection gets its last receive; at the deadline what is left is cut.

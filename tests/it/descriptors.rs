@@ -103,7 +103,7 @@ fn without_descriptors_newcomers_are_turned_away_and_conversations_go_on() {
 
 #[test]
 fn without_even_a_reserve_newcomers_wait_and_are_served_afterwards() {
-    const SAID: &str = "out of descriptors; newcomers are turned away";
+    const SAID: &str = "accept fails; trying again ten times a second";
     let server = Server::with_listener("");
     let mut live = newcomer(&server).unwrap();
     limit_descriptors(&server, Some(3));

@@ -7,7 +7,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use talkback::metrics::names::{AcceptError, CloseReason, LateReplyDrop, Rejection};
+use talkback::metrics::names::{AcceptError, CloseReason, LateReplyRefusal, Rejection};
 use talkback::sidecar;
 
 use crate::harness::{Client, Server, eventually};
@@ -49,8 +49,8 @@ fn every_label_of_every_listener_is_there_at_0_from_the_start() {
     check(&server, "talkback_connections_rejected_total", each("reason", rejections));
     let errors = AcceptError::ALL.iter().map(|error| error.label()).collect();
     check(&server, "talkback_accept_errors_total", each("error", errors));
-    let drops = LateReplyDrop::ALL.iter().map(|drop| format!("reason=\"{}\"", drop.label()));
-    check(&server, "talkback_late_replies_dropped_total", drops);
+    let drops = LateReplyRefusal::ALL.iter().map(|drop| format!("reason=\"{}\"", drop.label()));
+    check(&server, "talkback_late_replies_refused_total", drops);
     let scrapes = sidecar::Rejection::ALL.iter().map(|it| format!("reason=\"{}\"", it.label()));
     check(&server, "talkback_scrapes_rejected_total", scrapes);
     for name in ["connections_accepted", "received_bytes", "sent_bytes", "discarded_bytes"] {

@@ -49,6 +49,7 @@ fn config() -> Config {
     listener.address = talkback::config::Address::Ip(SocketAddr::from(([127, 0, 0, 1], 0)));
     listener.framing = Framing::Line;
     listener.responder = "ours".to_owned();
+    listener.exit_word = Some("exit".to_owned());
     config.metrics.address = None;
     // For clients that a test keeps to its end.
     config.limits.linger_timeout = Duration::from_millis(100);

@@ -53,7 +53,7 @@ impl Promising {
     }
 
     fn dropped(&self, reason: &str) -> f64 {
-        let series = format!("talkback_late_replies_dropped_total{{reason=\"{reason}\"}}");
+        let series = format!("talkback_late_replies_refused_total{{reason=\"{reason}\"}}");
         metrics(&self.server).get(&series)
     }
 }
@@ -178,7 +178,7 @@ fn a_second_reply_to_the_same_message_is_stale() {
     let [one, _dropped] = tickets.recv_timeout(PATIENCE).unwrap();
     answer(one, "two");
     client.expect("one\ntwo\n");
-    let stale = "talkback_late_replies_dropped_total{reason=\"stale\"}";
+    let stale = "talkback_late_replies_refused_total{reason=\"stale\"}";
     eventually("one is stale", || metrics(&server).get(stale) >= 1.0);
 }
 
@@ -192,7 +192,7 @@ fn a_ticket_that_was_not_promised_is_stale() {
     });
     let mut client = connect(&server);
     client.echo("a\n");
-    let stale = "talkback_late_replies_dropped_total{reason=\"stale\"}";
+    let stale = "talkback_late_replies_refused_total{reason=\"stale\"}";
     eventually("the ticket's reply is stale", || metrics(&server).get(stale) == 1.0);
     client.finish();
     client.expect_end();

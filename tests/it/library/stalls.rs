@@ -234,7 +234,7 @@ fn a_ticket_comes_back_from_a_full_inbox() {
     one.answer("one".to_owned()).unwrap();
     let (other, text) = other.answer("other".to_owned()).unwrap_err();
     assert_eq!(text, "other");
-    let full = "talkback_late_replies_dropped_total{reason=\"inbox_full\"}";
+    let full = "talkback_late_replies_refused_total{reason=\"inbox_full\"}";
     assert_eq!(metrics(&server).get(full), 1.0);
     drop(release);
     first.expect("one\n");

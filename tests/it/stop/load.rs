@@ -13,7 +13,8 @@ use crate::harness::{Client, eventually};
 /// The length of each line and so of each reply.
 pub const LINE_BYTES: u64 = 16;
 
-/// A connect that the stop turns away is not waited for: its SYN is tried again after a second.
+/// A connect that the stop turns away is refused at once; one that is not, on an old kernel, is not
+/// waited for.
 const TURNED_AWAY: Duration = Duration::from_millis(200);
 
 /// What one connection came to for its client.
