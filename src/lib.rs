@@ -26,3 +26,8 @@ pub mod wire;
 pub use config::Config;
 pub use responder::{Answer, Context, Reply, Responder, Responders, Ticket};
 pub use server::{Server, StartError, Summary};
+
+/// The README's examples are compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -46,8 +46,8 @@ pub(crate) fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
     })
 }
 
-/// ioctl(2) with `SIOCOUTQ` (tcp(7), unix(7)): bytes sent that the peer has not acknowledged, our FIN
-/// counting as one.
+/// ioctl(2) with `SIOCOUTQ` (tcp(7), unix(7)): bytes sent that the peer has not acknowledged, our
+/// FIN counting as one.
 ///
 /// # Errors
 /// Those of ioctl(2).
