@@ -6,14 +6,14 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rustix::fs::{FlockOperation, flock};
-use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use rustix::fs::{FlockOperation, OFlags, flock};
+use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
 use crate::config::{Address, Listener};
 use crate::sys;
@@ -34,6 +34,12 @@ const LEAST_USER_TIMEOUT: Duration = Duration::from_secs(90);
 /// The kernel ends a connection whose peer's window stays closed for the user timeout, so it must
 /// leave a `send_timeout` the time to do so first, with its own reason.
 const AFTER_SEND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The kernel takes milliseconds in an int, and refuses what is negative then: 24 days.
+const MOST_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
+
+/// Each further try was made necessary by another process that held the lock meanwhile.
+const LOCK_TRIES: usize = 5;
 
 /// Where a listener is really bound.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +79,7 @@ impl ListenError {
         match self {
             Self::Io(error) => hint(error),
             Self::Alive | Self::Locked(_) => "stop that server, or choose another path",
-            Self::NotASocket => "move it away, or choose another path",
+            Self::NotASocket | Self::NotALock { .. } => "move it away, or choose another path",
             Self::UnknownGroup(_) => "make the group, or name another",
         }
     }
@@ -108,6 +114,17 @@ pub(super) enum ListenError {
     /// A file that is no socket; it is never touched.
     #[error("a file that is not a socket is in the way; it was left as it is")]
     NotASocket,
+    /// Something that no server left as its lock; it is never touched.
+    #[error(
+        "{what} is in the way at {}, where the lock goes; it was left as it is",
+        .path.display()
+    )]
+    NotALock {
+        /// Where the lock goes.
+        path: PathBuf,
+        /// What is there.
+        what: &'static str,
+    },
     /// `unix_group` names nobody.
     #[error("unix_group {0:?} is unknown on this host")]
     UnknownGroup(String),
@@ -140,11 +157,20 @@ struct SocketFile {
     _lock: Lock,
 }
 
-/// The right to make and unlink a socket's file. Its own file goes with it.
+/// The right to make and unlink a socket's file. Its own file, which is always empty, goes with it.
 #[derive(Debug)]
 struct Lock {
     path: PathBuf,
-    _file: fs::File,
+    file: fs::File,
+}
+
+impl Lock {
+    /// Whether the name still leads to the file that is held, and nobody has written to it.
+    fn has_its_name(&self) -> bool {
+        let (named, held) = (fs::symlink_metadata(&self.path), self.file.metadata());
+        let (Ok(named), Ok(held)) = (named, held) else { return false };
+        obstacle(&named).is_none() && inode(&named) == inode(&held)
+    }
 }
 
 impl Drop for SocketFile {
@@ -158,9 +184,11 @@ impl Drop for SocketFile {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // While it is held: who opened it before finds that its name is gone, and makes another. It
-        // means nothing once it is not held, so that an error matters to nobody.
-        let _ = fs::remove_file(&self.path);
+        if self.has_its_name() {
+            // While it is held: who opened it before finds that its name is gone, and makes
+            // another. It means nothing once it is not held, so that an error matters to nobody.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -196,7 +224,9 @@ fn listen_ip(
     socket.set_tcp_nodelay(true)?;
     socket.set_out_of_band_inline(true)?;
     socket.set_tcp_keepalive(&KEEPALIVE)?;
-    socket.set_tcp_user_timeout(Some(user_timeout(send_timeout)))?;
+    if let Some(user_timeout) = user_timeout(send_timeout) {
+        socket.set_tcp_user_timeout(Some(user_timeout))?;
+    }
     socket.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)?;
     socket.bind(&address.into())?;
     socket.listen(backlog(listener))?;
@@ -217,13 +247,8 @@ fn listen_unix(
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error.into()),
         Ok(found) if !found.file_type().is_socket() => return Err(ListenError::NotASocket),
-        Ok(_) => match unix_socket()?.connect(&address) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                fs::remove_file(path)?;
-            }
-            // Also EAGAIN: alive, with a full queue.
-            _ => return Err(ListenError::Alive),
-        },
+        Ok(_) if is_stale(&address)? => fs::remove_file(path)?,
+        Ok(_) => return Err(ListenError::Alive),
     }
     let socket = unix_socket()?;
     socket.bind(&address)?;
@@ -249,19 +274,55 @@ fn lock_path(path: &Path) -> PathBuf {
 /// Takes the lock. Its file is unlinked at the end of its holder, so the one that was locked may
 /// not be the one that has the name any more.
 fn lock(path: PathBuf) -> Result<Lock, ListenError> {
-    loop {
-        let file = fs::OpenOptions::new().create(true).write(true).truncate(false).open(&path)?;
+    // What may take the place of a lock after the look must not be followed or waited for either.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut options = fs::OpenOptions::new();
+    options.create(true).write(true).truncate(false).custom_flags(flags.bits().cast_signed());
+    for _ in 0..LOCK_TRIES {
+        // Before it is opened, which means something to the other end of a FIFO, and to a device.
+        if let Some(what) = fs::symlink_metadata(&path).ok().as_ref().and_then(obstacle) {
+            return Err(ListenError::NotALock { path, what });
+        }
+        let file = options.open(&path)?;
         if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
             return Err(match error {
                 rustix::io::Errno::AGAIN => ListenError::Locked(path),
                 error => ListenError::Io(error.into()),
             });
         }
-        let named = fs::symlink_metadata(&path).map(|found| inode(&found)).ok();
-        if named == Some(inode(&file.metadata()?)) {
-            return Ok(Lock { path, _file: file });
+        let lock = Lock { path: path.clone(), file };
+        if lock.has_its_name() {
+            return Ok(lock);
         }
     }
+    Err(ListenError::Locked(path))
+}
+
+/// What is there, unless it may be a lock.
+fn obstacle(found: &fs::Metadata) -> Option<&'static str> {
+    let kind = found.file_type();
+    if kind.is_file() {
+        (found.len() > 0).then_some("a file with content")
+    } else if kind.is_symlink() {
+        Some("a symbolic link")
+    } else if kind.is_dir() {
+        Some("a directory")
+    } else if kind.is_fifo() {
+        Some("a FIFO")
+    } else if kind.is_socket() {
+        Some("a socket")
+    } else {
+        Some("a device")
+    }
+}
+
+/// Whether nobody listens on that socket.
+fn is_stale(address: &SockAddr) -> io::Result<bool> {
+    let socket = unix_socket()?;
+    // Else it would wait for a place in the queue of a server that is alive, but busy.
+    socket.set_nonblocking(true)?;
+    let connected = socket.connect(address);
+    Ok(connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
 }
 
 fn inode(found: &fs::Metadata) -> (u64, u64) {
@@ -288,21 +349,24 @@ fn group_id(group: &str) -> Result<u32, ListenError> {
         .ok_or_else(|| ListenError::UnknownGroup(group.to_owned()))
 }
 
-fn user_timeout(send_timeout: Duration) -> Duration {
-    LEAST_USER_TIMEOUT.max(send_timeout + AFTER_SEND_TIMEOUT)
+/// None where the peer may keep its window closed for ever; keepalive still finds one that is gone
+/// while nothing is unacknowledged.
+fn user_timeout(send_timeout: Duration) -> Option<Duration> {
+    let longest = send_timeout.saturating_add(AFTER_SEND_TIMEOUT);
+    (!send_timeout.is_zero()).then(|| longest.clamp(LEAST_USER_TIMEOUT, MOST_USER_TIMEOUT))
 }
 
 fn backlog(listener: &Listener) -> i32 {
     i32::try_from(listener.backlog).unwrap_or(i32::MAX)
 }
 
-/// What listen(2) made of the backlog, where the kernel tells (not for a Unix socket).
+/// What listen(2) made of a backlog that is too long, where that is known. A Unix socket does not
+/// tell, but listen(2) has just held it against the same bound.
 pub(super) fn queue_limit(listening: &Listening) -> Option<u32> {
-    let reference = SockRef::from(&listening.socket);
-    if reference.domain().ok()? == Domain::UNIX {
-        return None;
+    if matches!(listening.bound, Bound::Ip(_)) {
+        return sys::tcp_info(listening.socket.as_fd()).ok().map(|info| info.sacked);
     }
-    sys::tcp_info(listening.socket.as_fd()).ok().map(|info| info.sacked)
+    fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
 }
 
 /// What to do about a bind that failed.
@@ -319,5 +383,41 @@ fn hint(error: &io::Error) -> &'static str {
         }
         io::ErrorKind::NotFound => "make the directory first",
         _ => "choose another address",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_user_timeout(send_timeout: Duration, expected: Option<Duration>) {
+        assert_eq!(user_timeout(send_timeout), expected, "{send_timeout:?}");
+        let address = "127.0.0.1:0".parse().expect("an address");
+        let listener = Listener { address, ..Listener::default() };
+        let files = SocketFiles::default();
+        let listening = listen(&listener, send_timeout, &files).expect("the kernel takes it");
+        let taken = socket2::SockRef::from(&listening.socket).tcp_user_timeout();
+        assert_eq!(taken.expect("a TCP socket"), expected, "{send_timeout:?}");
+    }
+
+    #[test]
+    fn the_kernel_gives_up_after_the_send_timeout_and_never_before_keepalive() {
+        check_user_timeout(Duration::from_millis(1), Some(Duration::from_secs(90)));
+        check_user_timeout(Duration::from_secs(80), Some(Duration::from_secs(90)));
+        check_user_timeout(Duration::from_secs(81), Some(Duration::from_secs(91)));
+    }
+
+    #[test]
+    fn the_kernel_never_gives_up_without_a_send_timeout() {
+        check_user_timeout(Duration::ZERO, None);
+    }
+
+    #[test]
+    fn a_send_timeout_beyond_what_the_kernel_takes_is_the_longest_it_does() {
+        let longest = Some(Duration::from_millis(2_147_483_647));
+        check_user_timeout(Duration::from_secs(597 * 3600), longest);
+        check_user_timeout(Duration::from_secs(8760 * 3600), longest);
+        check_user_timeout(Duration::MAX, longest);
     }
 }

@@ -166,7 +166,10 @@ fn as_nobody(command: &mut Command) -> &mut Command {
     let dir = command.get_current_dir().unwrap().to_owned();
     std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o755)).unwrap();
     let program = dir.join("talkback");
-    std::fs::copy(command.get_program(), &program).unwrap();
+    // By a process of its own: a descriptor that is open for writing here would be inherited by a
+    // child that another test starts just now, and then the copy is "busy" (ETXTBSY).
+    let copied = Command::new("cp").arg(command.get_program()).arg(&program).status().unwrap();
+    assert!(copied.success());
     let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
     *command = Command::new(program);
     command.args(arguments).current_dir(dir).uid(65_534).gid(65_534);

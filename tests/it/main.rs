@@ -23,5 +23,6 @@ mod stuck;
 mod tables;
 mod timeouts;
 mod unix;
+mod user_timeout;
 mod utf8;
 mod volume;

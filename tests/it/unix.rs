@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, symlink};
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -128,6 +128,119 @@ fn a_file_that_is_no_socket_is_never_touched() {
     check_empty(&dir);
 }
 
+/// Where the lock of a socket goes.
+fn lock_of(path: &Path) -> PathBuf {
+    path.with_extension("sock.lock")
+}
+
+#[track_caller]
+fn check_lock_in_the_way(path: &Path, what: &str) {
+    let lock = lock_of(path);
+    let before = fs::symlink_metadata(&lock).unwrap();
+    let sentence = format!("{what} is in the way at {}", lock.display());
+    check_refused(&config(path, ""), &[&sentence, "left as it is", "move it away"]);
+    let after = fs::symlink_metadata(&lock).unwrap();
+    assert_eq!((after.ino(), after.mode()), (before.ino(), before.mode()), "{what}");
+    assert!(!path.exists(), "a socket is left beside {what}");
+}
+
+#[test]
+fn a_link_where_the_lock_goes_is_refused_and_not_followed() {
+    let (dir, path) = place();
+    let target = dir.path().join("target");
+    symlink(&target, lock_of(&path)).unwrap();
+    check_lock_in_the_way(&path, "a symbolic link");
+    assert!(!target.exists(), "a file was made elsewhere");
+    fs::write(&target, "").unwrap();
+    check_lock_in_the_way(&path, "a symbolic link");
+    assert!(target.exists());
+}
+
+#[test]
+fn a_fifo_where_the_lock_goes_is_refused_at_once() {
+    let (_dir, path) = place();
+    let (kind, mode) = (rustix::fs::FileType::Fifo, 0o600.into());
+    rustix::fs::mknodat(rustix::fs::CWD, lock_of(&path), kind, mode, 0).unwrap();
+    check_lock_in_the_way(&path, "a FIFO");
+    // Also with a reader, to whom opening it would mean something.
+    let mut options = fs::OpenOptions::new();
+    let _reader = options.read(true).custom_flags(libc::O_NONBLOCK).open(lock_of(&path)).unwrap();
+    check_lock_in_the_way(&path, "a FIFO");
+}
+
+#[test]
+fn what_else_cannot_be_a_lock_is_refused_and_left() {
+    let (_dir, path) = place();
+    fs::create_dir(lock_of(&path)).unwrap();
+    check_lock_in_the_way(&path, "a directory");
+    fs::remove_dir(lock_of(&path)).unwrap();
+
+    let _other = UnixListener::bind(lock_of(&path)).unwrap();
+    check_lock_in_the_way(&path, "a socket");
+}
+
+#[test]
+fn a_file_with_content_is_not_taken_for_a_lock() {
+    let (_dir, path) = place();
+    fs::write(lock_of(&path), "dear to someone").unwrap();
+    check_lock_in_the_way(&path, "a file with content");
+    assert_eq!(fs::read_to_string(lock_of(&path)).unwrap(), "dear to someone");
+}
+
+#[test]
+fn what_took_our_locks_place_is_not_removed() {
+    for text in ["", "someone else's"] {
+        let (_dir, path) = place();
+        let mut server = Server::start(&config(&path, ""));
+        // Kept beside it, so that its inode cannot be given to the other file.
+        fs::rename(lock_of(&path), path.with_extension("kept")).unwrap();
+        fs::write(lock_of(&path), text).unwrap();
+        assert_eq!(server.stop(), Some(0));
+        assert_eq!(fs::read_to_string(lock_of(&path)).unwrap(), text);
+    }
+}
+
+#[test]
+fn a_lock_that_someone_wrote_to_is_not_removed() {
+    let (_dir, path) = place();
+    let mut server = Server::start(&config(&path, ""));
+    fs::write(lock_of(&path), "someone else's").unwrap();
+    assert_eq!(server.stop(), Some(0));
+    assert_eq!(fs::read_to_string(lock_of(&path)).unwrap(), "someone else's");
+}
+
+/// A socket with a queue of one, which is full.
+fn busy_listener(path: &Path) -> (Socket, Vec<Socket>) {
+    let address = SockAddr::unix(path).unwrap();
+    let other = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    other.bind(&address).unwrap();
+    other.listen(0).unwrap();
+    let mut waiting = Vec::new();
+    loop {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        match socket.connect(&address) {
+            Ok(()) => waiting.push(socket),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                return (other, waiting);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_live_socket_with_a_full_queue_is_left_alone_at_once() {
+    let (_dir, path) = place();
+    let (other, waiting) = busy_listener(&path);
+    check_refused(&config(&path, ""), &["a running server listens on this socket", "stop"]);
+    for _ in waiting {
+        other.accept().unwrap();
+    }
+    other.set_nonblocking(true).unwrap();
+    assert_eq!(other.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "nobody was added");
+}
+
 #[test]
 fn a_file_that_took_our_sockets_place_is_not_removed() {
     let (_dir, path) = place();
@@ -232,4 +345,21 @@ fn the_backlog_of_a_unix_socket_is_what_was_configured() {
     server.eventually("those that waited are served", |metrics| {
         metrics.sum("talkback_connections") == waiting.len() as f64
     });
+}
+
+#[test]
+fn a_backlog_of_a_unix_socket_that_the_kernel_clamps_is_said() {
+    let message = "the kernel clamped the backlog to net.core.somaxconn";
+    let somaxconn = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    let somaxconn: u64 = somaxconn.trim().parse().unwrap();
+    let (_dir, path) = place();
+    let clamp = Server::start(&config(&path, "backlog = 65535")).logged(message);
+    if somaxconn >= 65_535 {
+        assert!(clamp.is_none(), "{clamp:?}");
+    } else {
+        let clamp = clamp.unwrap();
+        assert_eq!((clamp["limit"].as_u64(), &clamp["level"]), (Some(somaxconn), &"WARN".into()));
+    }
+    let (_dir, path) = place();
+    assert!(Server::start(&config(&path, "backlog = 16")).logged(message).is_none());
 }
