@@ -1,6 +1,6 @@
 //! Descriptors that run out under a running server, and starts that count them first.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
@@ -131,6 +131,49 @@ fn without_even_a_reserve_newcomers_wait_and_are_served_afterwards() {
     assert_eq!(server.log().iter().filter(|event| event["message"] == SAID).count(), 1);
     drop((live, waiting));
     server.eventually_closed(&[("peer_closed", 6)]);
+}
+
+/// Waits until both accept threads wait in accept(2), which then holds a descriptor for each.
+#[track_caller]
+fn await_acceptors(server: &Server) {
+    eventually("the acceptors wait", || {
+        let threads = fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+        let stats = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("stat")));
+        let waits = |stat: &String| {
+            stat.contains(" (accept-main) S ") || stat.contains(" (metrics-door) S ")
+        };
+        stats.filter_map(Result::ok).filter(waits).count() == 2
+    });
+}
+
+#[test]
+fn at_the_limit_newcomers_that_are_all_served_are_not_said_to_be_turned_away() {
+    let mut server = Server::with_listener("");
+    await_acceptors(&server);
+    let before = descriptors(&server);
+    let mut live: VecDeque<_> = (0..10).map(|_| newcomer(&server).unwrap()).collect();
+    await_acceptors(&server);
+    // Each has the lowest number that was free, so that those below the highest are all taken.
+    let highest = *descriptors(&server).difference(&before).last().unwrap();
+    limit_descriptors(&server, Some(highest + 1));
+    // accept(2) holds a number beyond the limit, which nobody gets when it is free again.
+    let beyond = newcomer(&server).expect("accept(2) has a descriptor for it");
+    for _ in 0..20 {
+        await_acceptors(&server);
+        let before = descriptors(&server).len();
+        drop(live.pop_front());
+        eventually("one has gone", || descriptors(&server).len() < before);
+        live.push_back(newcomer(&server).expect("there is room for it"));
+    }
+    let errors = "talkback_accept_errors_total{error=\"emfile\",listener=\"main\"}";
+    assert!(server.metrics().get(errors) > 0.0, "the limit does not bite");
+    drop((live, beyond));
+    assert_eq!(server.stop(), Some(0));
+    let log = server.log();
+    let said = |event: &&serde_json::Value| {
+        event["message"].as_str().is_some_and(|message| message.contains("turned away"))
+    };
+    assert_eq!(log.iter().find(said), None);
 }
 
 /// Starts the same program from a shell that sets a limit first.

@@ -232,6 +232,45 @@ fn a_slow_client_is_answered_what_was_received_and_one_buffer_more() {
     assert!(line["received_bytes"].as_u64().unwrap() > replies.len() as u64 + 65_536);
 }
 
+#[test]
+fn a_slow_client_that_sends_on_gets_every_reply_however_long_it_takes() {
+    let linger = Duration::from_millis(200);
+    let mut server = Server::start(&format!("{LINES}\n[limits]\nlinger_timeout = \"200ms\""));
+    let client = stuck_client(&server, server.address());
+    let peer = address_of(&client);
+    let owed = server.metrics().sum("talkback_received_bytes_total") as usize;
+    server.signal(Signal::TERM);
+    eventually("the drain has begun", || server.logged("draining: not accepting").is_some());
+
+    client.stream.set_nonblocking(true).unwrap();
+    let (mut replies, mut sip, mut began) = (Vec::new(), vec![0; owed / 550], None);
+    eventually("the server's FIN", || {
+        // Where the FIN is here and not yet read, the server may have closed since.
+        let said = (&client.stream).write(LINE.repeat(64).as_bytes());
+        let error = said.err().map(|error| error.kind());
+        assert_ne!(error, Some(ErrorKind::ConnectionReset), "{} bytes", replies.len());
+        let pending = || server.metrics().sum("talkback_pending_bytes");
+        if began.is_none() && pending() == 0.0 {
+            began = Some(Instant::now());
+        }
+        match (&client.stream).read(&mut sip) {
+            Ok(0) => return true,
+            Ok(read) => replies.extend_from_slice(&sip[..read]),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+        false
+    });
+    let took = began.expect("the server sent its last long before").elapsed();
+    assert!(took > 2 * linger, "the client was not slow: {took:?}");
+    drop(client);
+    check_end(&mut server, &[(peer, "shutdown")]);
+    let line = &server.close_lines()[0];
+    let whole = replies.iter().filter(|byte| **byte == b'\n').count();
+    assert_eq!(line["messages"], whole);
+    assert_eq!(line["sent_bytes"], replies.len());
+    assert_eq!(line["discarded_bytes"], 0);
+}
+
 /// Cuts a client that never reads, beside an idle one, which ends in an orderly way; returns how
 /// long the stop took.
 #[track_caller]

@@ -2,6 +2,7 @@
 //! responder that blocks waits for a test's word, never for time.
 
 mod answers;
+mod late_look;
 mod later;
 mod panics;
 mod stalls;

@@ -166,13 +166,13 @@ fn no_client_text_reaches_the_log() {
 }
 
 /// A program whose standard error is not the harness's.
-struct Program {
-    child: Child,
+pub struct Program {
+    pub child: Child,
     _dir: tempfile::TempDir,
 }
 
 impl Program {
-    fn serve(listener: &str, stderr: impl Into<Stdio>) -> Self {
+    pub fn serve(listener: &str, stderr: impl Into<Stdio>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("talkback.toml");
         let config = format!("[[listener]]\naddress = \"{listener}\"\n[metrics]\naddress = \"\"\n");
@@ -184,7 +184,7 @@ impl Program {
     }
 
     #[track_caller]
-    fn wait(&mut self) -> ExitStatus {
+    pub fn wait(&mut self) -> ExitStatus {
         let mut status = None;
         eventually("the program ends", || {
             status = self.child.try_wait().unwrap();

@@ -1,11 +1,13 @@
 //! What each signal does to a running server.
 
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Server, eventually};
+use crate::log::Program;
 
 /// Two signals; the second ends a drain that would last long, and leaves no file of ours.
 #[track_caller]
@@ -38,6 +40,33 @@ fn a_second_sigterm_ends_the_process_at_once_with_143() {
 fn a_second_sigint_ends_the_process_at_once_with_130() {
     check_forced(Signal::INT, Signal::INT, 130);
     check_forced(Signal::TERM, Signal::INT, 130);
+}
+
+#[test]
+fn a_second_sigterm_ends_the_process_at_once_though_nobody_takes_its_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("talkback.sock");
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let listener = format!("unix:{}", path.display());
+    let mut server = Program::serve(&listener, writer.try_clone().unwrap());
+    let mut lines = BufReader::new(&reader).lines();
+    assert!(lines.any(|line| line.unwrap().ends_with(" ready")));
+
+    // Not waiting is a property of the pipe, which the server shares: it must wait again.
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    while writer.write(b"x").is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    let pid = Pid::from_child(&server.child);
+    let (began, mut status) = (Instant::now(), None);
+    // The first may be taken together with some that follow it.
+    eventually("the server ends", || {
+        kill_process(pid, Signal::TERM).unwrap();
+        status = server.child.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.unwrap().code(), Some(143));
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "socket and lock are left");
 }
 
 #[track_caller]

@@ -122,6 +122,37 @@ fn the_time_of_a_line_begins_with_its_own_first_byte() {
     talking.expect("ab\n");
 }
 
+/// Everything that the client said in time is answered, though the server was stopped meanwhile
+/// and goes on when the time is over.
+#[track_caller]
+fn check_spoken_in_a_pause(limits: &str, first: &str, rest: &str, reply: &str) {
+    let timeout = Duration::from_millis(500);
+    let server = start(limits);
+    let mut client = server.connect();
+    client.send(first);
+    server.eventually("it is received", |metrics| {
+        metrics.sum("talkback_received_bytes_total") == first.len() as f64
+    });
+    let began = Instant::now();
+    server.pause();
+    client.send(rest);
+    eventually("its time is over", || began.elapsed() > timeout);
+    server.signal(rustix::process::Signal::CONT);
+    client.expect(reply);
+    drop(client);
+    server.eventually_closed(&[("peer_closed", 1)]);
+}
+
+#[test]
+fn a_client_that_spoke_while_the_server_was_stopped_is_not_idle() {
+    check_spoken_in_a_pause("idle_timeout = \"500ms\"", "a\n", "b\n", "a\nb\n");
+}
+
+#[test]
+fn a_line_completed_while_the_server_was_stopped_is_answered() {
+    check_spoken_in_a_pause("message_timeout = \"500ms\"", "a\nhal", "lo\n", "a\nhallo\n");
+}
+
 #[test]
 fn an_unfinished_line_is_not_idle() {
     let server = start("idle_timeout = \"200ms\"\nmessage_timeout = \"0s\"");
@@ -210,6 +241,26 @@ fn a_client_that_does_not_close_is_waited_for_until_the_linger_timeout() {
     assert_eq!(client.read_to_end(), b"last\n");
     server.eventually_closed(&[("exit", 1)]);
     check_time(began, Duration::from_millis(300));
+}
+
+#[test]
+fn a_client_that_stops_reading_and_sends_on_is_closed_after_the_linger_timeout() {
+    let server = start("linger_timeout = \"200ms\"");
+    let mut client = Deaf::connect(server.address()).client;
+    // More than the client's window and less than the server's kernel takes.
+    let lines = LINE.repeat(2048);
+    let began = Instant::now();
+    client.send(format!("{lines}exit\n"));
+    client.stream.set_nonblocking(true).unwrap();
+    eventually("the server closes it", || {
+        // It fails when the server has closed; what nobody takes is said again.
+        let _ = client.stream.write(LINE.as_bytes());
+        !server.close_lines().is_empty()
+    });
+    check_time(began, Duration::from_millis(200));
+    server.eventually_closed(&[("exit", 1)]);
+    let line = &server.close_lines()[0];
+    assert_eq!((&line["messages"], &line["discarded_bytes"]), (&2048.into(), &0.into()));
 }
 
 #[test]

@@ -135,3 +135,11 @@ fn a_responder_may_take_the_place_of_a_built_in_one() {
     client.send("a\n");
     client.expect("A\n");
 }
+
+#[test]
+fn a_responder_of_ones_own_has_no_exit_word_by_default() {
+    let mut config = config();
+    config.listeners[0].exit_word = talkback::config::Listener::default().exit_word;
+    let server = start_function(&config, |text, reply, _| echo(text, reply));
+    connect(&server).echo("hello\nexit\nstill here\n");
+}
