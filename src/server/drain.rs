@@ -75,9 +75,8 @@ impl Server {
                 continue;
             }
             let seat = &self.pool.seats()[index];
-            seat.abandon();
             let mut left = 0;
-            for (listener, open) in seat.open().enumerate() {
+            for (listener, open) in seat.abandon().into_iter().enumerate() {
                 left += open;
                 let counters = self.instruments.listener(listener);
                 for _ in 0..open {

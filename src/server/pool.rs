@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::metrics::Instruments;
 use crate::metrics::instruments::WorkerReading;
@@ -60,6 +61,8 @@ pub(super) struct Seat {
     busy_nanoseconds: AtomicU64,
     /// The stop has given this worker up and accounted for its connections.
     is_abandoned: AtomicBool,
+    /// Held by the worker from the count of a close to the end of its place, so that the two agree.
+    closing: Mutex<()>,
 }
 
 /// The worker's ends of its two inboxes.
@@ -89,6 +92,7 @@ impl Seat {
             turn_began: AtomicU64::new(0),
             busy_nanoseconds: AtomicU64::new(0),
             is_abandoned: AtomicBool::new(false),
+            closing: Mutex::new(()),
         };
         (Arc::new(seat), Inboxes { arrivals: arrivals_end, replies: replies_end })
     }
@@ -116,13 +120,21 @@ impl Seat {
         }
     }
 
-    /// Connections open, a listener each.
-    pub(super) fn open(&self) -> impl Iterator<Item = usize> + '_ {
-        self.open.iter().map(|count| count.load(Ordering::SeqCst))
+    /// Gives the worker up, and tells what it had open, a listener each: that is the caller's to
+    /// count now.
+    pub(super) fn abandon(&self) -> Vec<usize> {
+        // A worker that is stuck in a close, as in the write of its log line, does not hang the
+        // stop.
+        let _no_close_under_way = self.closing.try_lock_for(STALLED);
+        self.is_abandoned.store(true, Ordering::SeqCst);
+        self.open.iter().map(|count| count.load(Ordering::SeqCst)).collect()
     }
 
-    pub(super) fn abandon(&self) {
-        self.is_abandoned.store(true, Ordering::SeqCst);
+    /// The right to count a connection as closed, held until its place is given back; `None` once
+    /// the worker was given up.
+    pub(super) fn begin_close(&self) -> Option<MutexGuard<'_, ()>> {
+        let closing = self.closing.lock();
+        (!self.is_abandoned()).then_some(closing)
     }
 
     pub(super) fn is_abandoned(&self) -> bool {

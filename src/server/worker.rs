@@ -356,9 +356,13 @@ impl Worker {
     fn close(&mut self, slot: usize, ending: Ending) {
         let mut entry = self.connections.remove(slot);
         self.timers.disarm(slot);
-        if self.seat.is_abandoned() {
-            return;
+        if entry.connection.drop_responder().is_err() {
+            self.shared.instruments.worker_panics.inc();
         }
+        // Until its place is given back: a stop that abandons this worker counts what is open.
+        let Some(_counted_once) = self.seat.begin_close() else { return };
+        // Taken over, so that it is dropped before the guard.
+        let entry = entry;
         let connection = &entry.connection;
         let listener = connection.conversation().listener;
         self.shared.instruments.listener(listener).take(&mut self.tallies[listener]);
@@ -366,9 +370,6 @@ impl Worker {
         log_close(connection, ending.reason, self.shared.close_level);
         if ending.is_reset {
             connection.reset_on_close();
-        }
-        if entry.connection.drop_responder().is_err() {
-            self.shared.instruments.worker_panics.inc();
         }
     }
 
