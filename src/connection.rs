@@ -314,7 +314,9 @@ impl Connection {
                 tally.pending_bytes += difference(added, 0);
                 tally.replies += 1;
             }
-            None => self.phase = Phase::Flushing(CloseReason::ResponderError),
+            None => {
+                self.stop_reading(CloseReason::ResponderError);
+            }
         }
         true
     }

@@ -52,9 +52,7 @@ pub(super) struct Seat {
     doorbell: Doorbell<mio::Waker>,
     origin: Instant,
     instruments: Arc<Instruments>,
-    /// Connections in the inbox or with the worker.
-    load: AtomicUsize,
-    /// The same, a listener each.
+    /// Connections in the inbox or with the worker, a listener each.
     open: Vec<AtomicUsize>,
     /// Nanoseconds after `origin` that the running turn began at; 0 while the worker waits.
     turn_began: AtomicU64,
@@ -87,7 +85,6 @@ impl Seat {
             doorbell: Doorbell::new(waker),
             origin,
             instruments,
-            load: AtomicUsize::new(0),
             open: (0..listeners).map(|_| AtomicUsize::new(0)).collect(),
             turn_began: AtomicU64::new(0),
             busy_nanoseconds: AtomicU64::new(0),
@@ -109,14 +106,16 @@ impl Seat {
     /// The worker waits from now on; its turn lasted `busy`.
     pub(super) fn end_turn(&self, busy: Duration) {
         self.turn_began.store(0, Ordering::Relaxed);
-        self.busy_nanoseconds.fetch_add(nanoseconds(busy), Ordering::Relaxed);
+        // The worker alone writes it.
+        let before = self.busy_nanoseconds.load(Ordering::Relaxed);
+        self.busy_nanoseconds.store(before + nanoseconds(busy), Ordering::Relaxed);
     }
 
     pub(super) fn reading(&self, now: Instant) -> WorkerReading {
         WorkerReading {
             busy: Duration::from_nanos(self.busy_nanoseconds.load(Ordering::Relaxed)),
             turn: self.turn(now),
-            connections: self.load.load(Ordering::Relaxed),
+            connections: self.load(),
         }
     }
 
@@ -139,6 +138,11 @@ impl Seat {
 
     pub(super) fn is_abandoned(&self) -> bool {
         self.is_abandoned.load(Ordering::SeqCst)
+    }
+
+    /// Connections in the inbox or with the worker.
+    fn load(&self) -> usize {
+        self.open.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
     fn turn(&self, now: Instant) -> Duration {
@@ -176,7 +180,6 @@ pub(super) struct Place {
 
 impl Place {
     fn take(seat: &Arc<Seat>, listener: usize) -> Self {
-        seat.load.fetch_add(1, Ordering::Relaxed);
         seat.open[listener].fetch_add(1, Ordering::SeqCst);
         Self { seat: seat.clone(), listener }
     }
@@ -184,7 +187,6 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.seat.load.fetch_sub(1, Ordering::Relaxed);
         self.seat.open[self.listener].fetch_sub(1, Ordering::SeqCst);
     }
 }
@@ -217,7 +219,7 @@ impl Pool {
         for (index, seat) in self.seats.iter().enumerate() {
             let is_stalled = seat.turn(now) > STALLED;
             let distance = index.wrapping_sub(*turn) % self.seats.len();
-            order.push((is_stalled, seat.load.load(Ordering::Relaxed), distance, index));
+            order.push((is_stalled, seat.load(), distance, index));
         }
         let mut arrival = arrival;
         let mut refusal = Refusal::Ended;

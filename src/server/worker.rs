@@ -33,8 +33,8 @@ pub(super) const WAKER: Token = Token(usize::MAX);
 /// Events taken from one wait.
 const EVENTS: usize = 1024;
 
-/// Arrivals adopted between two waits, so that a flood of them does not hold up conversations.
-const ARRIVALS_A_TURN: usize = 128;
+/// Taken from each inbox between two waits, so that a flood does not hold up conversations.
+const INBOX_ITEMS_A_TURN: usize = 128;
 
 /// What all workers look at.
 pub(super) struct Shared {
@@ -227,7 +227,7 @@ impl Worker {
     }
 
     fn take_arrivals(&mut self) {
-        for _ in 0..ARRIVALS_A_TURN {
+        for _ in 0..INBOX_ITEMS_A_TURN {
             let Ok(seated) = self.inboxes.arrivals.try_recv() else { return };
             self.adopt(seated);
         }
@@ -264,7 +264,7 @@ impl Worker {
     }
 
     fn take_replies(&mut self) {
-        for _ in 0..ARRIVALS_A_TURN {
+        for _ in 0..INBOX_ITEMS_A_TURN {
             let Ok(reply) = self.inboxes.replies.try_recv() else { return };
             self.take_reply(reply);
         }
@@ -309,13 +309,9 @@ impl Worker {
         if !entry.connection.is_due(now) {
             return self.timers.arm(slot, entry.connection.deadline());
         }
-        let generation = entry.generation;
         entry.connection.note_readiness(true, true, false, false);
         self.turn(slot);
         let Some(entry) = self.connections.get_mut(slot) else { return };
-        if entry.generation != generation {
-            return;
-        }
         let tally = &mut self.tallies[entry.connection.conversation().listener];
         match entry.connection.expire(now, tally) {
             Expiry::NotYet => self.timers.arm(slot, entry.connection.deadline()),
