@@ -13,6 +13,8 @@ use clap::{Parser, Subcommand};
 const EXIT_FAILED: u8 = 1;
 /// Exit code: a usage or configuration error.
 const EXIT_CONFIG: u8 = 2;
+/// The server gave up on itself (sysexits' internal software error).
+const EXIT_GAVE_UP: u8 = 70;
 
 /// A multithreaded TCP text server that you configure instead of write, and its client.
 #[derive(Debug, Parser)]

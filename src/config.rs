@@ -5,6 +5,7 @@ mod address;
 mod document;
 mod duration;
 mod error;
+mod keepalive;
 mod load;
 mod nearest;
 mod origin;
@@ -61,6 +62,11 @@ pub struct Listener {
     pub address: Address,
     /// listen(2)'s backlog; the kernel clamps it to `net.core.somaxconn`.
     pub backlog: u32,
+    /// Connections accepted a second at most, over time; above it newcomers wait in the kernel's
+    /// queue. 0 = no limit.
+    pub max_accept_rate: u32,
+    /// How many may come at once after a quiet time; 0 = as many as one second's.
+    pub max_accept_burst: u32,
     /// IPv6 only: refuse IPv4-mapped peers.
     pub v6only: bool,
     /// Permission bits of a Unix socket's file; `None` leaves them to the umask.
@@ -120,6 +126,16 @@ pub struct Limits {
     pub send_timeout: Duration,
     /// How long a closing connection's input is discarded while its peer has not closed.
     pub linger_timeout: Duration,
+    /// TCP: silence after which the kernel asks whether the peer is there (`TCP_KEEPIDLE`), in
+    /// whole seconds; zero = it never asks.
+    pub keepalive_idle: Duration,
+    /// TCP: between two such questions (`TCP_KEEPINTVL`), in whole seconds.
+    pub keepalive_interval: Duration,
+    /// TCP: unanswered questions after which the peer is dead (`TCP_KEEPCNT`).
+    pub keepalive_probes: u32,
+    /// TCP: how long the peer may leave something unacknowledged, or its window closed
+    /// (`TCP_USER_TIMEOUT`); `None` = see [`Limits::user_timeout`].
+    pub user_timeout: Option<Duration>,
     /// Unsent replies of a connection; above it the client is not read.
     pub max_pending_bytes: usize,
     /// After so many messages the worker turns to the next connection.
@@ -151,6 +167,8 @@ pub struct Log {
     pub format: LogFormat,
     /// The level of the one line at each close.
     pub connections: LogLevel,
+    /// Lines a second of one kind of event; what is above is counted and told. 0 = no limit.
+    pub max_lines_per_second: u32,
 }
 
 /// Levels, most important first.
@@ -210,6 +228,8 @@ impl Default for Listener {
             name: "main".to_owned(),
             address: Address::Ip(SocketAddr::from(([0, 0, 0, 0], 8889))),
             backlog: 1024,
+            max_accept_rate: 0,
+            max_accept_burst: 0,
             v6only: true,
             unix_mode: None,
             unix_group: None,
@@ -233,6 +253,10 @@ impl Default for Limits {
             message_timeout: Duration::from_secs(30),
             send_timeout: Duration::from_secs(20),
             linger_timeout: Duration::from_secs(2),
+            keepalive_idle: Duration::from_secs(60),
+            keepalive_interval: Duration::from_secs(10),
+            keepalive_probes: 3,
+            user_timeout: None,
             max_pending_bytes: 65_536,
             messages_per_turn: 64,
         }
@@ -253,6 +277,11 @@ impl Default for Metrics {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: LogLevel::Info, format: LogFormat::Text, connections: LogLevel::Debug }
+        Self {
+            level: LogLevel::Info,
+            format: LogFormat::Text,
+            connections: LogLevel::Debug,
+            max_lines_per_second: 10,
+        }
     }
 }

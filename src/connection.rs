@@ -11,6 +11,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use prometheus::IntCounter;
+
 use crate::metrics::{CloseReason, Tally};
 use crate::responder::{self, LateReply, Mailbox, Responder, Service};
 use crate::wire::{Framer, MAX_HELD, MAX_RECEIVE_BYTES, Protocol};
@@ -71,8 +73,8 @@ pub(crate) struct Turn<'w> {
     pub(crate) mailbox: &'w Arc<dyn Mailbox>,
     /// The connection's place with its worker, and its generation.
     pub(crate) place: (usize, u64),
-    /// Panics of responders caught in this turn.
-    pub(crate) panics: &'w mut u64,
+    /// Counts panics of responders.
+    pub(crate) panics: &'w IntCounter,
 }
 
 /// What a turn led to.
@@ -151,6 +153,8 @@ pub(crate) struct Connection {
     /// Bytes that may still be received before a stop; `None` while no stop is under way.
     last_receive: Option<u32>,
     pending: Pending,
+    /// How much of it the tally knows of.
+    tallied_pending: u32,
     readiness: Readiness,
     phase: Phase,
     awaited: Option<Awaited>,
@@ -185,6 +189,7 @@ impl Connection {
             has_input_ended: false,
             last_receive: None,
             pending: Pending::default(),
+            tallied_pending: 0,
             // The first turn tries; it needs no event.
             readiness: Readiness { readable: true, writable: true, ..Readiness::default() },
             phase: Phase::Reading,
@@ -234,7 +239,7 @@ impl Connection {
                 break outcome;
             }
         };
-        turn.tally.pending_bytes += difference(self.pending.len(), before.3);
+        self.tally_pending(turn.tally);
         if !matches!(outcome, Outcome::Ended(_)) {
             self.note_times(before.0, before.1, before.2, before.3);
         }
@@ -248,7 +253,7 @@ impl Connection {
             match catch_unwind(AssertUnwindSafe(|| factory(&client))) {
                 Ok(responder) => self.responder = Some(responder),
                 Err(_) => {
-                    *turn.panics += 1;
+                    turn.panics.inc();
                     self.phase = Phase::Flushing(CloseReason::ResponderPanic);
                 }
             }
@@ -310,8 +315,7 @@ impl Connection {
                     self.times.progress = Instant::now();
                 }
                 self.pending.append(&[text.as_bytes(), terminator.as_bytes()]);
-                let added = text.len() + terminator.len();
-                tally.pending_bytes += difference(added, 0);
+                self.tally_pending(tally);
                 tally.replies += 1;
             }
             None => {
@@ -374,6 +378,14 @@ impl Connection {
         None
     }
 
+    /// Tells the tally what is pending now.
+    fn tally_pending(&mut self, tally: &mut Tally) {
+        // Bounded by max_pending_bytes and one reply, which are far from 4 GiB.
+        let pending = u32::try_from(self.pending.len()).unwrap_or(u32::MAX);
+        tally.pending_bytes += i64::from(pending) - i64::from(self.tallied_pending);
+        self.tallied_pending = pending;
+    }
+
     fn is_read(&self) -> bool {
         self.phase == Phase::Reading
             && self.awaited.is_none()
@@ -429,8 +441,4 @@ impl std::fmt::Debug for Connection {
             .field("phase", &self.phase)
             .finish_non_exhaustive()
     }
-}
-
-fn difference(now: usize, before: usize) -> i64 {
-    i64::try_from(now).unwrap_or(i64::MAX) - i64::try_from(before).unwrap_or(i64::MAX)
 }

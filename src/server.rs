@@ -5,14 +5,17 @@ mod accept;
 mod admit;
 mod doorbell;
 mod drain;
+mod failures;
 mod handshakes;
 mod lifecycle;
 mod listen;
+mod pace;
 mod pool;
 mod start;
 mod timers;
 mod worker;
 
 pub use drain::Summary;
+pub use failures::GaveUp;
 pub use listen::{Bound, SocketFiles};
 pub use start::{Server, StartError};

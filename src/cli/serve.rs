@@ -9,18 +9,18 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use anyhow::Context;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, select};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGTERM};
 use signal_hook::iterator::Signals;
 use talkback::config::{ConfigError, Effect, Log, LogFormat, LogLevel};
-use talkback::server::SocketFiles;
+use talkback::server::{GaveUp, SocketFiles};
 use talkback::{Server, StartError};
 use tracing::level_filters::LevelFilter;
 use tracing::{info, warn};
 
 use super::options::Options;
-use super::{EXIT_CONFIG, EXIT_FAILED, check};
+use super::{EXIT_CONFIG, EXIT_FAILED, EXIT_GAVE_UP, check};
 
 /// Serves until a signal, then drains. A failure is one line on standard error.
 pub(crate) fn run(options: &Options) -> ExitCode {
@@ -34,6 +34,10 @@ pub(crate) fn run(options: &Options) -> ExitCode {
                 // A line each, which begins with the place, as compilers have it.
                 let _ = writeln!(io::stderr(), "{error}");
                 return ExitCode::from(EXIT_CONFIG);
+            }
+            if error.is::<GaveUp>() {
+                let _ = writeln!(io::stderr(), "talkback: {error}");
+                return ExitCode::from(EXIT_GAVE_UP);
             }
             // The text of a failed start names its cause already.
             let text = match error.downcast_ref::<StartError>() {
@@ -67,12 +71,24 @@ fn serve(options: &Options) -> anyhow::Result<()> {
     }
     let server = Server::start(config)?;
     stop.know(server.socket_files());
+    let (give_up, gave_up) = bounded(1);
+    server.on_give_up(move |reason| {
+        // It happens once, so there is room, until nobody is there any more.
+        let _ = give_up.try_send(reason);
+    });
     info!("ready");
-    // The handlers live as long as the process, so the channel does not close before.
-    let signal = stopped.recv().context("the signal handlers are gone")?;
-    info!(signal = signal.name(), "stop requested; a second signal stops at once");
+    let mut reason = None;
+    select! {
+        recv(stopped) -> signal => {
+            // The handlers live as long as the process, so the channel does not close before.
+            let signal = signal.context("the signal handlers are gone")?;
+            info!(signal = signal.name(), "stop requested; a second signal stops at once");
+        }
+        recv(gave_up) -> told => reason = told.ok(),
+    }
     server.drain();
-    Ok(())
+    // It may also come to that while it drains.
+    reason.or_else(|| gave_up.try_recv().ok()).map_or(Ok(()), |reason| Err(reason.into()))
 }
 
 /// A signal that stops the server.

@@ -12,7 +12,7 @@ use super::settings::{framing_from_word, invalid_utf8_from_word};
 use super::validate::wrong_kind;
 use super::{
     Address, BUILT_IN_RESPONDERS, Config, Fault, Limits, Listener, Log, LogFormat, LogLevel,
-    Metrics, Origins, Shutdown, duration,
+    Metrics, Origins, Shutdown, duration, keepalive,
 };
 use crate::wire::Framing;
 
@@ -144,6 +144,8 @@ fn listener<'s>(
     let read = address(&mut section);
     listener.address = settle(&section, "address", read, default.address, unread.address.clone());
     put(&mut listener.backlog, section.integer("backlog"));
+    put(&mut listener.max_accept_rate, section.integer("max_accept_rate"));
+    put(&mut listener.max_accept_burst, section.integer("max_accept_burst"));
     let v6only = section.boolean("v6only");
     let unix_mode = section.parsed("unix_mode", "is no file mode", mode);
     let unix_group = section.text("unix_group");
@@ -242,6 +244,15 @@ fn limits(mut section: Section<'_, '_>) -> Limits {
     ] {
         put(timeout, section.parsed(key, NO_DURATION, duration::parse));
     }
+    for (key, period) in [
+        ("keepalive_idle", &mut limits.keepalive_idle),
+        ("keepalive_interval", &mut limits.keepalive_interval),
+    ] {
+        put(period, section.parsed(key, NO_DURATION, duration::parse));
+    }
+    put(&mut limits.keepalive_probes, section.integer("keepalive_probes"));
+    let user_timeout = section.parsed("user_timeout", NO_DURATION, keepalive::user_timeout);
+    put(&mut limits.user_timeout, user_timeout);
     put(&mut limits.max_pending_bytes, section.integer("max_pending_bytes"));
     put(&mut limits.messages_per_turn, section.integer("messages_per_turn"));
     limits
@@ -269,6 +280,7 @@ fn log(mut section: Section<'_, '_>) -> Log {
     put(&mut log.level, section.word("level", LogLevel::from_word));
     put(&mut log.format, section.word("format", LogFormat::from_word));
     put(&mut log.connections, section.word("connections", LogLevel::from_word));
+    put(&mut log.max_lines_per_second, section.integer("max_lines_per_second"));
     log
 }
 

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::{BUILT_IN_RESPONDERS, address};
+use super::{BUILT_IN_RESPONDERS, address, keepalive};
 
 /// One key of the file.
 #[derive(Debug)]
@@ -92,6 +92,10 @@ static KEYS: &[Key] = &[
         "where to listen; port 0 picks a free one; every listener but the first must have one"),
     key("listener.backlog", Integer(1, 65_535), "1024",
         "listen(2)'s queue; the kernel clamps it to net.core.somaxconn"),
+    key("listener.max_accept_rate", Integer(0, 1_000_000), "0",
+        "connections a second; above it newcomers wait in the kernel's queue; 0 = no limit"),
+    key("listener.max_accept_burst", Integer(0, 1_000_000), "0",
+        "how many may come at once after a quiet time; 0 = as many as max_accept_rate"),
     key("listener.v6only", Boolean, "true",
         "IPv6 addresses only: false takes IPv4 clients as well"),
     key("listener.unix_mode",
@@ -126,6 +130,14 @@ static KEYS: &[Key] = &[
         "replies pending and the kernel took no byte for so long"),
     key("limits.linger_timeout", Duration("never"), r#""2s""#,
         "how long a closing connection's input is discarded while its peer has not closed"),
+    key("limits.keepalive_idle", Text(keepalive::IDLE), r#""60s""#,
+        "TCP: after so much silence the kernel asks whether the client is there"),
+    key("limits.keepalive_interval", Text(keepalive::INTERVAL), r#""10s""#,
+        "TCP: and asks again after so long"),
+    key("limits.keepalive_probes", Integer(1, 127), "3",
+        "TCP: so many questions unanswered, and the client is dead"),
+    key("limits.user_timeout", Text(keepalive::USER_TIMEOUT), r#""auto""#,
+        "TCP: how long bytes may stay unacknowledged; \"auto\" = as long as the above take"),
     key("limits.max_pending_bytes", Integer(1, 67_108_864), "65536",
         "unsent replies of a connection; above it the client is not read"),
     key("limits.messages_per_turn", Integer(1, 65_536), "64",
@@ -147,6 +159,8 @@ static KEYS: &[Key] = &[
         "text for people, json for collectors: one line an event"),
     key("log.connections", Word(LEVELS), r#""debug""#,
         "the level of the one line at each close"),
+    key("log.max_lines_per_second", Integer(0, 1_000_000), "10",
+        "lines of one kind of event; those above are counted and told in one line; 0 = no limit"),
 ];
 
 /// Every key, in the order of `config/talkback.toml`.

@@ -1,7 +1,9 @@
 //! A configuration as text: every value that is in force, in the order of the file.
 
 use super::reference::{FORMATS, FRAMINGS, INVALID_UTF8, LEVELS};
-use super::{Config, DEFAULT_MAX_CONNECTIONS, Limits, Listener, LogFormat, LogLevel, duration};
+use super::{
+    Config, DEFAULT_MAX_CONNECTIONS, Limits, Listener, LogFormat, LogLevel, duration, keepalive,
+};
 use crate::wire::{Framing, InvalidUtf8};
 
 /// One value in force.
@@ -34,6 +36,7 @@ impl Config {
             setting("log.level", quoted(self.log.level.as_str())),
             setting("log.format", quoted(self.log.format.as_str())),
             setting("log.connections", quoted(self.log.connections.as_str())),
+            setting("log.max_lines_per_second", self.log.max_lines_per_second.to_string()),
         ]);
         settings
     }
@@ -45,6 +48,8 @@ impl Listener {
             ("name", quoted(&self.name)),
             ("address", quoted(&self.address.to_string())),
             ("backlog", self.backlog.to_string()),
+            ("max_accept_rate", self.max_accept_rate.to_string()),
+            ("max_accept_burst", self.max_accept_burst.to_string()),
         ];
         if self.address.is_ipv6() {
             settings.push(("v6only", self.v6only.to_string()));
@@ -69,6 +74,7 @@ impl Listener {
 impl Limits {
     fn settings(&self) -> Vec<Setting> {
         let max_connections = self.max_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS);
+        let user_timeout = self.user_timeout.map_or("auto".to_owned(), duration::format);
         let values = [
             ("max_connections", max_connections.to_string()),
             ("max_connections_per_ip", self.max_connections_per_ip.to_string()),
@@ -78,6 +84,10 @@ impl Limits {
             ("message_timeout", quoted(&duration::format(self.message_timeout))),
             ("send_timeout", quoted(&duration::format(self.send_timeout))),
             ("linger_timeout", quoted(&duration::format(self.linger_timeout))),
+            ("keepalive_idle", quoted(&keepalive::format(self.keepalive_idle))),
+            ("keepalive_interval", quoted(&keepalive::format(self.keepalive_interval))),
+            ("keepalive_probes", self.keepalive_probes.to_string()),
+            ("user_timeout", quoted(&user_timeout)),
             ("max_pending_bytes", self.max_pending_bytes.to_string()),
             ("messages_per_turn", self.messages_per_turn.to_string()),
         ];

@@ -39,6 +39,7 @@ impl Config {
         rules.limits(self);
         rules.duration("shutdown.drain_delay", self.shutdown.drain_delay);
         rules.duration("shutdown.drain_timeout", self.shutdown.drain_timeout);
+        rules.integer("log.max_lines_per_second", self.log.max_lines_per_second);
         rules.faults
     }
 }
@@ -61,6 +62,8 @@ impl Rules {
             self.fault(format!("{path}.address"), format!("\"{}\": {why}", listener.address));
         }
         self.integer(format!("{path}.backlog"), u64::from(listener.backlog));
+        self.integer(format!("{path}.max_accept_rate"), listener.max_accept_rate);
+        self.integer(format!("{path}.max_accept_burst"), listener.max_accept_burst);
         self.kind_of_address(path, listener);
         if let Some(mode) = listener.unix_mode.filter(|mode| *mode > 0o777) {
             self.text(format!("{path}.unix_mode"), &format!("{mode:04o}"), "is out of range");
@@ -159,6 +162,8 @@ impl Rules {
         self.duration("limits.message_timeout", limits.message_timeout);
         self.duration("limits.send_timeout", limits.send_timeout);
         self.duration("limits.linger_timeout", limits.linger_timeout);
+        self.integer("limits.keepalive_probes", limits.keepalive_probes);
+        self.faults.extend(limits.keepalive_faults());
         self.integer("limits.max_pending_bytes", limits.max_pending_bytes);
         self.integer("limits.messages_per_turn", limits.messages_per_turn);
     }

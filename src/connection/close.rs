@@ -13,7 +13,8 @@ use crate::metrics::{CloseReason, Tally};
 use crate::sys;
 
 use super::recv::receive_into;
-use super::{Connection, MAX_HELD, Outcome, Phase, TURN_BYTES, Turn, difference};
+use super::send::Pending;
+use super::{Connection, MAX_HELD, Outcome, Phase, TURN_BYTES, Turn};
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,7 +221,7 @@ impl Connection {
     /// kernel takes it now.
     pub(super) fn panicked(&mut self, turn: &mut Turn<'_>) -> Option<Outcome> {
         // It may be in any state; it is not asked again.
-        *turn.panics += u64::from(self.drop_responder().is_err());
+        turn.panics.inc_by(u64::from(self.drop_responder().is_err()));
         if self.pending.is_empty() {
             return self.stop_reading(CloseReason::ResponderPanic);
         }
@@ -242,10 +243,20 @@ impl Connection {
     }
 
     fn lost(&mut self, reason: CloseReason, is_reset: bool, tally: &mut Tally) -> Ending {
-        self.discarded_bytes = self.pending.len() as u64;
-        tally.discarded_bytes += self.discarded_bytes;
-        tally.pending_bytes += difference(0, self.pending.len());
+        self.discard(self.pending.len(), tally);
+        self.pending = Pending::default();
+        self.tally_pending(tally);
         Ending { reason, is_reset }
+    }
+
+    /// Replies that a turn had gathered when the worker panicked are lost.
+    pub(crate) fn lose_gathered(&mut self, bytes: usize, tally: &mut Tally) {
+        self.discard(bytes, tally);
+    }
+
+    fn discard(&mut self, bytes: usize, tally: &mut Tally) {
+        self.discarded_bytes += bytes as u64;
+        tally.discarded_bytes += bytes as u64;
     }
 
     fn reason_of(&self, error: Errno) -> CloseReason {

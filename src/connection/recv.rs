@@ -292,7 +292,7 @@ fn respond(
         }
         Err(_) => {
             buffer.truncate(before);
-            *turn.panics += 1;
+            turn.panics.inc();
             return Responded::Stop(Stop::Panicked);
         }
     };

@@ -1,5 +1,7 @@
 //! The registry of one server and the handles that its threads count with.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -17,8 +19,11 @@ pub struct Instruments {
     workers: Vec<WorkerInstruments>,
     /// Worker threads alive.
     pub workers_alive: IntGauge,
-    /// Panics caught in workers and responders.
+    /// Panics caught in workers, acceptors and responders.
     pub worker_panics: IntCounter,
+    log_lines_dropped: IntCounter,
+    /// Where the program that logs counts what its sink did not take.
+    log: OnceLock<Arc<AtomicU64>>,
     /// 1 from the stop signal on.
     pub draining: IntGauge,
     /// Most connections open at once.
@@ -39,6 +44,7 @@ pub struct ListenerInstruments {
     rejected: Vec<IntCounter>,
     closed: Vec<IntCounter>,
     accept_errors: Vec<IntCounter>,
+    accept_held: Counter,
     received_bytes: IntCounter,
     sent_bytes: IntCounter,
     discarded_bytes: IntCounter,
@@ -111,6 +117,8 @@ impl Instruments {
             workers: worker_instruments(&registry, workers)?,
             workers_alive: int_gauge(&registry, &names::WORKERS)?,
             worker_panics: int_counter(&registry, &names::WORKER_PANICS)?,
+            log_lines_dropped: int_counter(&registry, &names::LOG_LINES_DROPPED)?,
+            log: OnceLock::new(),
             draining: int_gauge(&registry, &names::DRAINING)?,
             connections_limit: int_gauge(&registry, &names::CONNECTIONS_LIMIT)?,
             late_replies_refused: children(&late, LateReplyRefusal::ALL.iter().map(|d| d.label())),
@@ -149,6 +157,12 @@ impl Instruments {
         self.late_replies_refused[reason as usize].inc();
     }
 
+    /// From now on `dropped` is what the log's sink did not take; the first one said stays.
+    pub fn observe_log(&self, dropped: Arc<AtomicU64>) {
+        // A second log would make the counter jump between the two.
+        let _ = self.log.set(dropped);
+    }
+
     /// The text format 0.0.4, with what `read` says of each worker now.
     #[must_use]
     pub fn render(&self, mut read: impl FnMut(usize) -> WorkerReading) -> Vec<u8> {
@@ -158,6 +172,10 @@ impl Instruments {
             worker.busy.inc_by((reading.busy.as_secs_f64() - worker.busy.get()).max(0.0));
             worker.turn.set(reading.turn.as_secs_f64());
             worker.connections.set(as_gauge(reading.connections));
+        }
+        if let Some(log) = self.log.get() {
+            let dropped = log.load(Ordering::Relaxed);
+            self.log_lines_dropped.inc_by(dropped.saturating_sub(self.log_lines_dropped.get()));
         }
         let mut text = Vec::new();
         TextEncoder::new()
@@ -187,6 +205,11 @@ impl ListenerInstruments {
     /// Counts an error of accept(2).
     pub fn count_accept_error(&self, error: AcceptError) {
         self.accept_errors[error as usize].inc();
+    }
+
+    /// Counts a time for which the acceptor left somebody in the kernel's queue.
+    pub fn count_accept_held(&self, held: Duration) {
+        self.accept_held.inc_by(held.as_secs_f64());
     }
 
     /// Connections closed so far for that reason.
@@ -228,6 +251,7 @@ struct ListenerFamilies {
     replies: IntCounterVec,
     pending_bytes: IntGaugeVec,
     accept_errors: IntCounterVec,
+    accept_held: CounterVec,
 }
 
 impl ListenerFamilies {
@@ -244,6 +268,7 @@ impl ListenerFamilies {
             replies: int_counters(registry, &names::REPLIES)?,
             pending_bytes: int_gauges(registry, &names::PENDING_BYTES)?,
             accept_errors: int_counters(registry, &names::ACCEPT_ERRORS)?,
+            accept_held: counters(registry, &names::ACCEPT_HELD_SECONDS)?,
         })
     }
 
@@ -260,6 +285,7 @@ impl ListenerFamilies {
                 &self.accept_errors,
                 AcceptError::ALL.iter().map(|e| e.label()).collect(),
             ),
+            accept_held: self.accept_held.with_label_values(&[name]),
             received_bytes: self.received_bytes.with_label_values(&[name]),
             sent_bytes: self.sent_bytes.with_label_values(&[name]),
             discarded_bytes: self.discarded_bytes.with_label_values(&[name]),
@@ -274,15 +300,11 @@ fn worker_instruments(
     registry: &Registry,
     workers: usize,
 ) -> prometheus::Result<Vec<WorkerInstruments>> {
-    let busy = CounterVec::new(
-        Opts::new(names::WORKER_BUSY_SECONDS.name, names::WORKER_BUSY_SECONDS.help),
-        names::WORKER_BUSY_SECONDS.labels,
-    )?;
+    let busy = counters(registry, &names::WORKER_BUSY_SECONDS)?;
     let turn = GaugeVec::new(
         Opts::new(names::WORKER_TURN_SECONDS.name, names::WORKER_TURN_SECONDS.help),
         names::WORKER_TURN_SECONDS.labels,
     )?;
-    registry.register(Box::new(busy.clone()))?;
     registry.register(Box::new(turn.clone()))?;
     let connections = int_gauges(registry, &names::WORKER_CONNECTIONS)?;
     Ok((0..workers)
@@ -295,6 +317,12 @@ fn worker_instruments(
             }
         })
         .collect())
+}
+
+fn counters(registry: &Registry, metric: &Metric) -> prometheus::Result<CounterVec> {
+    let family = CounterVec::new(Opts::new(metric.name, metric.help), metric.labels)?;
+    registry.register(Box::new(family.clone()))?;
+    Ok(family)
 }
 
 fn int_counters(registry: &Registry, metric: &Metric) -> prometheus::Result<IntCounterVec> {

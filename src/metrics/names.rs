@@ -75,6 +75,8 @@ metrics! {
         "Most connections open at once, all listeners together.";
     ACCEPT_ERRORS = Counter "accept_errors_total" ["listener", "error"]
         "Errors of accept(2).";
+    ACCEPT_HELD_SECONDS = Counter "accept_held_seconds_total" ["listener"]
+        "Time for which somebody waited in the kernel's queue because of `max_accept_rate`.";
     WORKERS = Gauge "workers" []
         "Worker threads alive.";
     WORKER_BUSY_SECONDS = Counter "worker_busy_seconds_total" ["worker"]
@@ -84,7 +86,7 @@ metrics! {
     WORKER_CONNECTIONS = Gauge "worker_connections" ["worker"]
         "Connections a worker owns, those in its inbox included.";
     WORKER_PANICS = Counter "worker_panics_total" []
-        "Panics caught in workers and responders.";
+        "Panics caught in workers, acceptors and responders.";
     LATE_REPLIES_REFUSED = Counter "late_replies_refused_total" ["reason"]
         "Late replies not taken: stale, or offered to a full inbox, whose sender may try again.";
     DRAINING = Gauge "draining" []
@@ -93,6 +95,8 @@ metrics! {
         "Answers of the sidecar.";
     SCRAPES_REJECTED = Counter "scrapes_rejected_total" ["reason"]
         "Requests the sidecar's door turned away.";
+    LOG_LINES_DROPPED = Counter "log_lines_dropped_total" []
+        "Log lines that their sink did not take.";
     BUILD_INFO = Gauge "build_info" ["version", "rustc"]
         "Always 1; the labels tell the build.";
 }

@@ -3,12 +3,14 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketAddrAny, SocketFlags, acceptfrom_with};
 use socket2::SockRef;
@@ -19,10 +21,18 @@ use crate::metrics::{AcceptError, Instruments, ListenerInstruments, Rejection};
 use crate::sys;
 
 use super::admit::Admission;
+use super::failures::Failures;
+use super::pace::Pace;
 use super::pool::{Arrival, Pool, Refusal};
 
 /// After an error of the host, if the reserve does not help.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// A longer row of errors that each concern one peer is the host's doing after all.
+const PEER_ERRORS_IN_A_ROW: u32 = 1024;
+
+/// At a stop what is queued is given up after so many errors of the host in a row.
+const LAST_TRIES: u32 = 10;
 
 /// No interface has this index, so that no newcomer comes through it.
 const NO_INTERFACE: i32 = i32::MAX;
@@ -52,9 +62,24 @@ pub(super) struct Acceptor {
     pub(super) admission: Arc<Admission>,
     pub(super) pool: Pool,
     pub(super) instruments: Arc<Instruments>,
+    /// Short while its descriptor serves to accept one that cannot be served.
     pub(super) reserve: Reserve,
-    /// When the host last could not give us a connection; said once, not at each of them.
-    pub(super) starved: Option<Instant>,
+    /// `max_accept_rate`.
+    pub(super) pace: Option<Pace>,
+    pub(super) failures: Arc<Failures>,
+    pub(super) trouble: Trouble,
+}
+
+/// What accept(2) has complained of lately.
+#[derive(Default)]
+pub(super) struct Trouble {
+    /// Errors that concern one peer, since the last connection or pause.
+    peer_errors: u32,
+    /// What the reserve was given up for last.
+    lacking: Option<Errno>,
+    /// When the host last could not give us a connection, and what was said of it then: once, not
+    /// at each of them.
+    starved: Option<(Instant, &'static str)>,
 }
 
 impl Gate {
@@ -112,19 +137,69 @@ impl Acceptor {
             debug!(%error, "the accept thread stays under the default scheduling policy");
         }
         let mut round = self.listener;
-        while !self.gate.is_closing() {
-            match accept(self.socket.as_fd()) {
-                Ok((socket, peer)) => {
-                    self.recovered();
-                    self.take(socket, peer, &mut round);
+        while catch_unwind(AssertUnwindSafe(|| self.accept_until_closing(&mut round))).is_err() {
+            self.instruments.worker_panics.inc();
+            if self.failures.note(Instant::now()) {
+                // A stop follows, and a thread that panics at every try would only burn until then.
+                while !self.gate.is_closing() {
+                    thread::park();
                 }
-                Err(Errno::INTR) => {}
-                Err(_) if self.gate.is_closing() => break,
-                Err(error) => self.recover(error, &mut round),
             }
         }
-        self.empty_queue(&mut round);
+        // Another panic here resets what is still queued, but no more than that.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.empty_queue(&mut round)));
         self.gate.socket.lock().take();
+    }
+
+    fn accept_until_closing(&mut self, round: &mut usize) {
+        while !self.gate.is_closing() {
+            self.hold_back();
+            match accept(self.socket.as_fd()) {
+                Ok((socket, peer)) => self.welcome(socket, peer, round),
+                Err(_) if self.gate.is_closing() => break,
+                Err(error) => self.recover(error),
+            }
+        }
+    }
+
+    /// Waits until the rate allows another connection. Nobody is held back while nobody comes.
+    fn hold_back(&self) {
+        let Some(pace) = &self.pace else { return };
+        if pace.held_until(Instant::now()).is_none() {
+            return;
+        }
+        // Ended by a newcomer, and by the shutdown(2) of a stop. What else may end it is told by
+        // the accept(2) that follows.
+        let _ = poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], None);
+        let since = Instant::now();
+        let mut now = since;
+        while !self.gate.is_closing()
+            && let Some(until) = pace.held_until(now)
+        {
+            thread::park_timeout(until.saturating_duration_since(now));
+            now = Instant::now();
+        }
+        self.counters().count_accept_held(now.saturating_duration_since(since));
+    }
+
+    /// Takes what accept(2) returned, if it found a descriptor of its own. If it took the
+    /// reserve's, and there is no other, the reserve takes its place over.
+    fn welcome(&mut self, socket: OwnedFd, peer: Option<SocketAddr>, round: &mut usize) {
+        self.trouble.peer_errors = 0;
+        if let Some(pace) = &mut self.pace {
+            pace.take(Instant::now());
+        }
+        self.reserve.fill();
+        if self.reserve.is_short() {
+            self.starve(self.trouble.lacking, "out of descriptors; newcomers are turned away");
+            self.counters().accepted.inc();
+            self.counters().count_rejected(Rejection::FdReserve);
+            debug!(peer = ?peer, reason = Rejection::FdReserve.label(), "{REJECTED}");
+            self.reserve.close(socket);
+        } else {
+            self.recovered();
+            self.take(socket, peer, round);
+        }
     }
 
     fn counters(&self) -> &ListenerInstruments {
@@ -165,61 +240,46 @@ impl Acceptor {
         debug!(peer = ?peer, reason = reason.label(), "{REJECTED}");
     }
 
-    fn recover(&mut self, error: Errno, round: &mut usize) {
+    fn recover(&mut self, error: Errno) {
         self.counters().count_accept_error(label(error));
         match Cause::of(error) {
-            Cause::Peer => debug!(%error, "a connection was gone before it was accepted"),
-            Cause::Descriptors if self.reserve.spend() => self.use_reserve(error, round),
-            Cause::Descriptors | Cause::Host => {
-                self.pause(error);
+            Cause::Peer if self.trouble.peer_errors < PEER_ERRORS_IN_A_ROW => {
+                self.trouble.peer_errors += 1;
+                debug!(%error, "a connection was gone before it was accepted");
             }
+            // On the reserve's descriptor the next try succeeds, if this is all that was missing.
+            Cause::Descriptors if self.reserve.spend() => {
+                self.trouble.lacking = Some(error);
+            }
+            Cause::Descriptors | Cause::Host | Cause::Peer => self.pause(error),
         }
-        self.reserve.fill();
     }
 
     fn pause(&mut self, error: Errno) {
-        self.starve(error, "accept fails; trying again ten times a second");
-        thread::park_timeout(PAUSE);
+        self.trouble.peer_errors = 0;
+        self.starve(Some(error), "accept fails; trying again ten times a second");
+        let until = Instant::now() + PAUSE;
+        // A connection that ends elsewhere may wake this thread for reasons of its own.
+        while !self.gate.is_closing()
+            && let Some(left) = until.checked_duration_since(Instant::now())
+            && !left.is_zero()
+        {
+            thread::park_timeout(left);
+        }
     }
 
-    fn starve(&mut self, error: Errno, text: &str) {
-        if self.starved.replace(Instant::now()).is_none() {
-            warn!(listener = self.gate.name, %error, "{text}");
+    fn starve(&mut self, error: Option<Errno>, text: &'static str) {
+        let before = self.trouble.starved.replace((Instant::now(), text));
+        if before.is_none_or(|(_, said)| said != text) {
+            let error = error.map(tracing::field::display);
+            warn!(listener = self.gate.name, error, "{text}");
         }
     }
 
     fn recovered(&mut self) {
         // At the limit one is turned away and the next is not; that is no recovery.
-        if self.starved.take_if(|starved| starved.elapsed() >= RECOVERED).is_some() {
+        if self.trouble.starved.take_if(|(since, _)| since.elapsed() >= RECOVERED).is_some() {
             warn!(listener = self.gate.name, "accepting again");
-        }
-    }
-
-    /// Accepts one newcomer on the reserve's descriptor. If descriptors are back by then it is a
-    /// client like any other; if not, the reserve takes its place over.
-    fn use_reserve(&mut self, error: Errno, round: &mut usize) {
-        match accept(self.socket.as_fd()) {
-            Ok((socket, peer)) => {
-                self.reserve.fill();
-                if self.reserve.is_short() {
-                    self.starve(error, "out of descriptors; newcomers are turned away");
-                    self.counters().accepted.inc();
-                    self.counters().count_rejected(Rejection::FdReserve);
-                    debug!(peer = ?peer, reason = Rejection::FdReserve.label(), "{REJECTED}");
-                    self.reserve.close(socket);
-                } else {
-                    self.recovered();
-                    self.take(socket, peer, round);
-                }
-            }
-            Err(_) if self.gate.is_closing() => {}
-            Err(Errno::INTR) => {}
-            Err(error) => {
-                self.counters().count_accept_error(label(error));
-                if Cause::of(error) != Cause::Peer {
-                    self.pause(error);
-                }
-            }
         }
     }
 
@@ -231,21 +291,28 @@ impl Acceptor {
         }
         let mut errors = 0;
         let mut left = self.backlog.saturating_add(1);
-        while left > 0 && errors < 10 {
+        while left > 0 {
             match accept(self.socket.as_fd()) {
                 Ok((socket, peer)) => {
+                    errors = 0;
                     left -= 1;
-                    self.take(socket, peer, round);
+                    self.welcome(socket, peer, round);
                 }
                 // The queue is empty; the second where shutdown(2) woke us.
                 Err(Errno::AGAIN | Errno::INVAL) => return,
-                Err(Errno::INTR) => {}
                 Err(error) => {
                     self.counters().count_accept_error(label(error));
-                    let cause = Cause::of(error);
-                    errors += u32::from(cause != Cause::Peer);
-                    if cause == Cause::Descriptors {
-                        self.reserve.spend();
+                    match Cause::of(error) {
+                        Cause::Peer => left -= 1,
+                        Cause::Descriptors if self.reserve.spend() => {}
+                        Cause::Descriptors | Cause::Host if errors < LAST_TRIES => {
+                            errors += 1;
+                            thread::sleep(PAUSE);
+                        }
+                        Cause::Descriptors | Cause::Host => {
+                            warn!(%error, "what is queued on the listener is lost");
+                            return;
+                        }
                     }
                 }
             }

@@ -9,34 +9,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
-use crate::config::{Address, Listener};
+use crate::config::{Address, Limits, Listener};
 use crate::sys;
 
 /// Unsent bytes above which the kernel takes no more: a client that never reads would otherwise
 /// make it hold 4 MB.
 const NOTSENT_LOWAT_BYTES: u32 = 128 * 1024;
-
-/// A silent peer is asked after a minute, three times in ten seconds each.
-const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
-    .with_time(Duration::from_secs(60))
-    .with_interval(Duration::from_secs(10))
-    .with_retries(3);
-
-/// The sum of those: a smaller one would override the count of probes (tcp(7)).
-const LEAST_USER_TIMEOUT: Duration = Duration::from_secs(90);
-
-/// The kernel ends a connection whose peer's window stays closed for the user timeout, so it must
-/// leave a `send_timeout` the time to do so first, with its own reason.
-const AFTER_SEND_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The kernel takes milliseconds in an int, and refuses what is negative then: 24 days.
-const MOST_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
 /// Each further try was made necessary by another process that held the lock meanwhile.
 const LOCK_TRIES: usize = 5;
@@ -195,11 +178,11 @@ impl Drop for Lock {
 /// Binds and listens.
 pub(super) fn listen(
     listener: &Listener,
-    send_timeout: Duration,
+    limits: &Limits,
     files: &SocketFiles,
 ) -> Result<Listening, ListenError> {
     match &listener.address {
-        Address::Ip(address) => listen_ip(listener, *address, send_timeout),
+        Address::Ip(address) => listen_ip(listener, *address, limits),
         Address::UnixPath(path) => listen_unix(listener, path, files),
         Address::UnixAbstract(name) => {
             let socket = unix_socket()?;
@@ -213,7 +196,7 @@ pub(super) fn listen(
 fn listen_ip(
     listener: &Listener,
     address: SocketAddr,
-    send_timeout: Duration,
+    limits: &Limits,
 ) -> Result<Listening, ListenError> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
@@ -223,8 +206,14 @@ fn listen_ip(
     // Set once here, inherited by every accepted socket, so that they cost a connection nothing.
     socket.set_tcp_nodelay(true)?;
     socket.set_out_of_band_inline(true)?;
-    socket.set_tcp_keepalive(&KEEPALIVE)?;
-    if let Some(user_timeout) = user_timeout(send_timeout) {
+    if !limits.keepalive_idle.is_zero() {
+        let keepalive = TcpKeepalive::new()
+            .with_time(limits.keepalive_idle)
+            .with_interval(limits.keepalive_interval)
+            .with_retries(limits.keepalive_probes);
+        socket.set_tcp_keepalive(&keepalive)?;
+    }
+    if let Some(user_timeout) = limits.user_timeout() {
         socket.set_tcp_user_timeout(Some(user_timeout))?;
     }
     socket.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)?;
@@ -349,13 +338,6 @@ fn group_id(group: &str) -> Result<u32, ListenError> {
         .ok_or_else(|| ListenError::UnknownGroup(group.to_owned()))
 }
 
-/// None where the peer may keep its window closed for ever; keepalive still finds one that is gone
-/// while nothing is unacknowledged.
-fn user_timeout(send_timeout: Duration) -> Option<Duration> {
-    let longest = send_timeout.saturating_add(AFTER_SEND_TIMEOUT);
-    (!send_timeout.is_zero()).then(|| longest.clamp(LEAST_USER_TIMEOUT, MOST_USER_TIMEOUT))
-}
-
 fn backlog(listener: &Listener) -> i32 {
     i32::try_from(listener.backlog).unwrap_or(i32::MAX)
 }
@@ -389,35 +371,48 @@ fn hint(error: &io::Error) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[track_caller]
-    fn check_user_timeout(send_timeout: Duration, expected: Option<Duration>) {
-        assert_eq!(user_timeout(send_timeout), expected, "{send_timeout:?}");
+    fn check(limits: &Limits) {
         let address = "127.0.0.1:0".parse().expect("an address");
         let listener = Listener { address, ..Listener::default() };
-        let files = SocketFiles::default();
-        let listening = listen(&listener, send_timeout, &files).expect("the kernel takes it");
-        let taken = socket2::SockRef::from(&listening.socket).tcp_user_timeout();
-        assert_eq!(taken.expect("a TCP socket"), expected, "{send_timeout:?}");
+        let listening = listen(&listener, limits, &SocketFiles::default()).expect("it listens");
+        let socket = socket2::SockRef::from(&listening.socket);
+        let is_asked = !limits.keepalive_idle.is_zero();
+        assert_eq!(socket.keepalive().expect("a socket"), is_asked, "{limits:?}");
+        if is_asked {
+            let idle = socket.tcp_keepalive_time().expect("a TCP socket");
+            let interval = socket.tcp_keepalive_interval().expect("a TCP socket");
+            let probes = socket.tcp_keepalive_retries().expect("a TCP socket");
+            let wanted =
+                (limits.keepalive_idle, limits.keepalive_interval, limits.keepalive_probes);
+            assert_eq!((idle, interval, probes), wanted);
+        }
+        let user_timeout = socket.tcp_user_timeout().expect("a TCP socket");
+        assert_eq!(user_timeout, limits.user_timeout(), "{limits:?}");
     }
 
     #[test]
-    fn the_kernel_gives_up_after_the_send_timeout_and_never_before_keepalive() {
-        check_user_timeout(Duration::from_millis(1), Some(Duration::from_secs(90)));
-        check_user_timeout(Duration::from_secs(80), Some(Duration::from_secs(90)));
-        check_user_timeout(Duration::from_secs(81), Some(Duration::from_secs(91)));
-    }
-
-    #[test]
-    fn the_kernel_never_gives_up_without_a_send_timeout() {
-        check_user_timeout(Duration::ZERO, None);
-    }
-
-    #[test]
-    fn a_send_timeout_beyond_what_the_kernel_takes_is_the_longest_it_does() {
-        let longest = Some(Duration::from_millis(2_147_483_647));
-        check_user_timeout(Duration::from_secs(597 * 3600), longest);
-        check_user_timeout(Duration::from_secs(8760 * 3600), longest);
-        check_user_timeout(Duration::MAX, longest);
+    fn the_kernel_takes_every_clock_that_the_configuration_allows() {
+        let (second, most) = (Duration::from_secs(1), Duration::from_secs(32_767));
+        let longest = Duration::from_secs(595 * 3600);
+        let default = Limits::default();
+        check(&default);
+        check(&Limits { keepalive_idle: Duration::ZERO, ..default.clone() });
+        check(&Limits {
+            keepalive_idle: second,
+            keepalive_interval: second,
+            keepalive_probes: 1,
+            ..default.clone()
+        });
+        check(&Limits {
+            keepalive_idle: most,
+            keepalive_interval: most,
+            keepalive_probes: 127,
+            ..default.clone()
+        });
+        check(&Limits { send_timeout: longest, ..default.clone() });
+        check(&Limits { send_timeout: Duration::ZERO, ..default });
     }
 }

@@ -111,6 +111,11 @@ impl Seat {
         self.busy_nanoseconds.store(before + nanoseconds(busy), Ordering::Relaxed);
     }
 
+    /// The worker takes no turn any more: newcomers go to the others while there are any.
+    pub(super) fn pass_over(&self) {
+        self.turn_began.store(1, Ordering::Relaxed);
+    }
+
     pub(super) fn reading(&self, now: Instant) -> WorkerReading {
         WorkerReading {
             busy: Duration::from_nanos(self.busy_nanoseconds.load(Ordering::Relaxed)),

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -20,10 +21,12 @@ use crate::responder::Responders;
 use crate::sidecar::{self, Scrape, Sidecar, SidecarError, Watch};
 use crate::wire::{Framing, MAX_RECEIVE_BYTES, Protocol};
 
-use super::accept::{Acceptor, Gate};
+use super::accept::{Acceptor, Gate, Trouble};
 use super::admit::Admission;
+use super::failures::{Failures, GaveUp};
 use super::lifecycle::Lifecycle;
 use super::listen::{Bound, Listening, SocketFiles, listen, queue_limit};
+use super::pace::Pace;
 use super::pool::{Inboxes, Pool, Seat};
 use super::worker::{Shared, WAKER, Worker, WorkerThread};
 
@@ -38,6 +41,7 @@ pub struct Server {
     pub(super) sidecar: Option<Sidecar>,
     pub(super) files: SocketFiles,
     pub(super) shutdown: Shutdown,
+    failures: Arc<Failures>,
     addresses: Vec<Bound>,
 }
 
@@ -143,6 +147,7 @@ impl Server {
         let instruments = instruments(config, workers)?;
         instruments.connections_limit.set(i64::try_from(max_connections).unwrap_or(i64::MAX));
         let lifecycle = Arc::new(Lifecycle::default());
+        let failures = Arc::new(Failures::default());
 
         let origin = Instant::now();
         let seats = seats(config, workers, origin, &instruments)?;
@@ -159,10 +164,12 @@ impl Server {
             sidecar,
             files,
             shutdown: Shutdown { drain_delay: Duration::ZERO, ..config.shutdown.clone() },
+            failures: failures.clone(),
         };
         let shared = Arc::new(Shared {
             instruments: instruments.clone(),
             lifecycle,
+            failures,
             conversations,
             close_level: config.log.connections,
         });
@@ -196,6 +203,20 @@ impl Server {
         render(&self.instruments, &self.pool)
     }
 
+    /// Says what to do when the server gives up on itself: a third panic of its own threads within
+    /// ten seconds, where connections are lost faster than they are worth. `act` runs once, in the
+    /// thread that panicked last, at once if that has happened already; it should make the server's
+    /// owner call [`Server::drain`]. Only the first call has an effect.
+    pub fn on_give_up(&self, act: impl FnOnce(GaveUp) + Send + 'static) {
+        self.failures.on_give_up(Box::new(act));
+    }
+
+    /// Tells the metrics where the program that logs counts the lines that its log's sink did not
+    /// take. Only the first call has an effect.
+    pub fn observe_log(&self, dropped: Arc<AtomicU64>) {
+        self.instruments.observe_log(dropped);
+    }
+
     /// The Unix sockets that were made, for a process that must end without a drain.
     #[must_use]
     pub fn socket_files(&self) -> SocketFiles {
@@ -227,7 +248,13 @@ impl Server {
                 pool: self.pool.clone(),
                 instruments: self.instruments.clone(),
                 reserve,
-                starved: None,
+                pace: Pace::new(
+                    listener.max_accept_rate,
+                    listener.max_accept_burst,
+                    Instant::now(),
+                ),
+                failures: self.failures.clone(),
+                trouble: Trouble::default(),
             };
             self.gates.push(gate);
             let name = format!("accept-{}", listener.name);
@@ -312,7 +339,7 @@ fn max_connections(config: &Config, workers: usize) -> Result<usize, StartError>
 fn listen_all(config: &Config, files: &SocketFiles) -> Result<Vec<Listening>, StartError> {
     let mut all = Vec::new();
     for listener in &config.listeners {
-        let listening = listen(listener, config.limits.send_timeout, files).map_err(|error| {
+        let listening = listen(listener, &config.limits, files).map_err(|error| {
             let hint = error.hint();
             StartError::Listen {
                 listener: listener.name.clone(),

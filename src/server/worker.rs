@@ -24,8 +24,12 @@ use crate::metrics::{CloseReason, Instruments, Tally};
 use crate::responder::{LateReply, Mailbox};
 
 use super::admit::Slot;
+use super::failures::Failures;
 use super::lifecycle::Lifecycle;
 use super::pool::{Inboxes, Place, Seat, Seated};
+
+/// How often a worker that has given up looks whether the stop has come.
+const LOOK_FOR_DRAIN: Duration = Duration::from_millis(50);
 
 /// The waker's token; slots never reach it.
 pub(super) const WAKER: Token = Token(usize::MAX);
@@ -40,6 +44,7 @@ const INBOX_ITEMS_A_TURN: usize = 128;
 pub(super) struct Shared {
     pub(super) instruments: Arc<Instruments>,
     pub(super) lifecycle: Arc<Lifecycle>,
+    pub(super) failures: Arc<Failures>,
     pub(super) conversations: Vec<Arc<Conversation>>,
     /// The level of the line at each close.
     pub(super) close_level: LogLevel,
@@ -62,6 +67,8 @@ pub(super) struct Worker {
     due: Vec<usize>,
     buffer: Box<[u8]>,
     outgoing: Outgoing,
+    /// Whose turn it is: if the loop panics, what it had gathered is lost to this connection.
+    in_turn: Option<usize>,
     tallies: Vec<Tally>,
     is_draining: bool,
 }
@@ -104,19 +111,45 @@ impl Worker {
             due: Vec::new(),
             buffer: vec![0; RECEIVE_BUFFER_BYTES].into(),
             outgoing: Outgoing::default(),
+            in_turn: None,
             is_draining: false,
         }
     }
 
     /// Works until the drain is done. A panic of the loop itself costs its connections, not the
-    /// worker.
+    /// worker; only a row of them costs the server.
     pub(super) fn run(mut self) {
         self.shared.instruments.workers_alive.inc();
         while catch_unwind(AssertUnwindSafe(|| self.serve())).is_err() {
             self.shared.instruments.worker_panics.inc();
             self.recover();
+            if self.shared.failures.note(Instant::now()) {
+                self.shared.instruments.workers_alive.dec();
+                return self.refuse();
+            }
         }
         self.shared.instruments.workers_alive.dec();
+    }
+
+    /// After it gave up on itself, until the stop that follows: nobody is served, everybody is
+    /// counted. Waits elsewhere than in epoll, which may be what fails.
+    fn refuse(&mut self) {
+        // As the acceptors see it, this worker is stalled from now on.
+        self.seat.pass_over();
+        while self.shared.lifecycle.drain_until().is_none() {
+            if let Ok(seated) = self.inboxes.arrivals.recv_timeout(LOOK_FOR_DRAIN) {
+                self.refuse_one(seated);
+            }
+        }
+        while let Ok(seated) = self.inboxes.arrivals.try_recv() {
+            self.refuse_one(seated);
+        }
+    }
+
+    fn refuse_one(&mut self, seated: Seated) {
+        let slot = self.seat(seated);
+        let ending = Ending { reason: CloseReason::WorkerPanic, is_reset: false };
+        self.close(slot, ending);
     }
 
     /// Wait, serve, again.
@@ -183,18 +216,16 @@ impl Worker {
     /// One turn of one connection, and what follows from it.
     fn turn(&mut self, slot: usize) {
         let Some(entry) = self.connections.get_mut(slot) else { return };
-        let mut panics = 0;
+        self.in_turn = Some(slot);
         let mut turn = Turn {
             outgoing: &mut self.outgoing,
             tally: &mut self.tallies[entry.connection.conversation().listener],
             mailbox: &self.mailbox,
             place: (slot, entry.generation),
-            panics: &mut panics,
+            panics: &self.shared.instruments.worker_panics,
         };
         let outcome = entry.connection.advance(&mut self.buffer, &mut turn);
-        if panics > 0 {
-            self.shared.instruments.worker_panics.inc_by(panics);
-        }
+        self.in_turn = None;
         match outcome {
             Outcome::Ended(ending) => return self.close(slot, ending),
             Outcome::Again if !entry.is_queued => {
@@ -235,23 +266,12 @@ impl Worker {
 
     /// Makes the connection this worker's own, and reads at once what may be there already.
     fn adopt(&mut self, seated: Seated) {
-        let Seated { arrival, place } = seated;
-        let conversation = self.shared.conversations[arrival.listener].clone();
-        let mut connection =
-            Connection::new(arrival.socket, arrival.peer, arrival.accepted, conversation);
+        let slot = self.seat(seated);
+        let connection = &mut self.connections[slot].connection;
         if self.is_draining {
             connection.begin_drain();
         }
-        self.next_generation += 1;
-        let slot = self.connections.insert(Entry {
-            connection,
-            generation: self.next_generation,
-            is_write_registered: false,
-            is_queued: false,
-            _place: place,
-            _slot: arrival.slot,
-        });
-        let socket = self.connections[slot].connection.socket().as_raw_fd();
+        let socket = connection.socket().as_raw_fd();
         let registered = self.poll.registry().register(&mut SourceFd(&socket), Token(slot), READ);
         match registered {
             Ok(()) => self.turn(slot),
@@ -261,6 +281,23 @@ impl Worker {
                 self.close(slot, ending);
             }
         }
+    }
+
+    /// From here on the connection is one of this worker's, and can end only in [`Worker::close`].
+    fn seat(&mut self, seated: Seated) -> usize {
+        let Seated { arrival, place } = seated;
+        let conversation = self.shared.conversations[arrival.listener].clone();
+        let connection =
+            Connection::new(arrival.socket, arrival.peer, arrival.accepted, conversation);
+        self.next_generation += 1;
+        self.connections.insert(Entry {
+            connection,
+            generation: self.next_generation,
+            is_write_registered: false,
+            is_queued: false,
+            _place: place,
+            _slot: arrival.slot,
+        })
     }
 
     fn take_replies(&mut self) {
@@ -383,8 +420,12 @@ impl Worker {
 
     /// After a panic of the loop: no connection is in a state to trust.
     fn recover(&mut self) {
-        self.outgoing = Outgoing::default();
+        let gathered = std::mem::take(&mut self.outgoing).len();
         self.run_again.clear();
+        if let Some(entry) = self.in_turn.take().and_then(|slot| self.connections.get_mut(slot)) {
+            let tally = &mut self.tallies[entry.connection.conversation().listener];
+            entry.connection.lose_gathered(gathered, tally);
+        }
         for slot in self.slots() {
             let connection = &mut self.connections[slot].connection;
             let ending = connection.abandon(&mut self.tallies[connection.conversation().listener]);

@@ -52,7 +52,7 @@ impl Server {
         let mut config = config.to_owned();
         for (section, keys) in [
             ("[metrics]", "address = \"127.0.0.1:0\""),
-            ("[log]", "level = \"debug\"\nformat = \"json\""),
+            ("[log]", "level = \"debug\"\nformat = \"json\"\nmax_lines_per_second = 0"),
         ] {
             if !config.contains(section) {
                 config += &format!("\n{section}\n{keys}\n");

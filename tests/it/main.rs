@@ -1,12 +1,16 @@
 //! The built program over real sockets.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod accept_errors;
 mod closing;
 mod connect;
 mod conversation;
 mod descriptors;
 mod drain;
+mod faults;
+mod gave_up;
 mod harness;
+mod held;
 mod idle;
 mod ledger;
 mod library;

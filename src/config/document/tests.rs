@@ -65,6 +65,8 @@ fn altered(key: &str) -> String {
         "listener.exit_word" => "\"bye\"",
         "listener.invalid_utf8" => "\"replace\"",
         "limits.full_message" => "\"full\"",
+        "limits.keepalive_idle" | "limits.keepalive_interval" => "\"7s\"",
+        "limits.user_timeout" => "\"91s\"",
         "metrics.address" => "\"\"",
         "log.level" | "log.connections" => "\"warn\"",
         "log.format" => "\"json\"",

@@ -173,15 +173,66 @@ fn a_panic_of_one_workers_loop_leaves_the_other_alone() {
     assert_eq!(alive, left);
 }
 
+/// The third panic of the loop within ten seconds.
 #[test]
-fn the_loop_may_panic_again_and_again() {
+fn a_loop_that_panics_again_and_again_gives_the_server_up() {
     let server = with_bombs(1);
-    for round in 1..=20 {
+    let (tell, told) = crossbeam_channel::bounded(2);
+    server.on_give_up(move |why| tell.send(why).unwrap());
+    for round in 1..=3 {
+        assert!(told.is_empty(), "round {round}");
         let mut clients = neighbours(&server, 2);
         clients[1].send("bomb\n");
         eventually_closed(&server, &[("worker_panic", 2 * round)]);
     }
-    assert_eq!(metrics(&server).sum("talkback_workers"), 1.0);
+    let why = told.recv_timeout(crate::harness::PATIENCE).unwrap();
+    assert_eq!(why.thread, "worker-0");
+    assert_eq!(metrics(&server).sum("talkback_workers"), 0.0);
+    // Who comes before the stop is turned away at once, and counted.
+    connect(&server).expect_end();
+    eventually_closed(&server, &[("worker_panic", 7)]);
+    let summary = server.drain();
+    assert_eq!((summary.served, summary.cut), (7, 0));
+}
+
+/// What was received, answered, sent and lost up to the panic, to the byte.
+#[test]
+fn what_a_worker_had_counted_survives_its_panic_exactly() {
+    let server = with_bombs(1);
+    let mut clients = neighbours(&server, 3);
+    // Both replies are gathered when the bomb goes off, so that neither is sent.
+    clients[0].send("one\ntwo\nbomb\nnever\n");
+    eventually_closed(&server, &[("worker_panic", 3)]);
+    let metrics = metrics(&server);
+    let of = |name: &str| metrics.sum(&format!("talkback_{name}"));
+    assert_eq!(of("received_bytes_total"), f64::from(3 * 5 + 19));
+    assert_eq!((of("messages_total"), of("replies_total")), (6.0, 5.0));
+    assert_eq!((of("sent_bytes_total"), of("discarded_bytes_total")), (15.0, 8.0));
+    assert_eq!(of("pending_bytes"), 0.0);
+    assert_eq!(of("worker_panics_total"), 2.0, "the responder's, and the loop's");
+}
+
+#[test]
+fn ten_thousand_panics_cost_no_bystander_anything() {
+    const PANICS: u64 = 10_000;
+    // Not by panic!, whose hook would print each of them.
+    let server = start_function(&config(), |text, reply, _| match text {
+        "panic" => std::panic::resume_unwind(Box::new("a panic")),
+        text => echo(text, reply),
+    });
+    let mut bystanders = neighbours(&server, 10);
+    for round in 0..PANICS {
+        let mut client = connect(&server);
+        client.send("panic\n");
+        client.expect_end();
+        if round % 100 == 0 {
+            bystanders.iter_mut().for_each(|bystander| bystander.echo("still here\n"));
+        }
+    }
+    bystanders.iter_mut().for_each(|bystander| bystander.echo("still here\n"));
+    drop(bystanders);
+    eventually_closed(&server, &[("responder_panic", PANICS), ("peer_closed", 10)]);
+    check_panics(&server, PANICS as f64);
 }
 
 #[test]

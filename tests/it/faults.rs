@@ -1,0 +1,71 @@
+//! System calls of one thread of the server that fail as if the host did it, by strace.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+
+use crate::harness::{Server, eventually};
+
+/// Ends with its value; from then on nothing fails any more.
+pub struct Faults {
+    strace: Child,
+    dir: tempfile::TempDir,
+}
+
+/// The number of the server's thread of that name.
+#[track_caller]
+fn thread_of(server: &Server, name: &str) -> u32 {
+    let threads = fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+    threads
+        .map(|thread| thread.unwrap().path())
+        .find(|path| fs::read_to_string(path.join("comm")).unwrap().trim() == name)
+        .and_then(|path| path.file_name().unwrap().to_str().unwrap().parse().ok())
+        .unwrap_or_else(|| panic!("no thread {name}"))
+}
+
+impl Faults {
+    /// From now on calls of the thread fail as each of `faults` says, in strace's words:
+    /// `accept4:error=EMFILE:when=1..20`. Counted from the call that it waits in.
+    #[track_caller]
+    pub fn inject(server: &Server, thread: &str, faults: &[&str]) -> Self {
+        let thread = thread_of(server, thread);
+        let dir = tempfile::tempdir().unwrap();
+        let calls: Vec<_> = faults.iter().map(|fault| fault.split(':').next().unwrap()).collect();
+        let mut command = Command::new("strace");
+        command.arg("-p").arg(thread.to_string()).args(["-qq", "-ttt", "-o"]);
+        command.arg(dir.path().join("trace")).arg("-e").arg(format!("trace={}", calls.join(",")));
+        for fault in faults {
+            command.arg("-e").arg(format!("inject={fault}"));
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let mut strace = command.spawn().unwrap();
+        let status = format!("/proc/{}/task/{thread}/status", server.pid());
+        eventually("strace is attached", || {
+            let ended = strace.try_wait().unwrap();
+            assert!(ended.is_none(), "strace may not attach (kernel.yama.ptrace_scope): {ended:?}");
+            let status = fs::read_to_string(&status).unwrap_or_default();
+            // The thread may have ended of what was injected by now.
+            status.is_empty() || !status.contains("TracerPid:\t0\n")
+        });
+        Self { strace, dir }
+    }
+
+    /// When each of the calls that were made to fail so far did so, in seconds.
+    pub fn times(&self) -> Vec<f64> {
+        let trace = fs::read_to_string(self.dir.path().join("trace")).unwrap_or_default();
+        let injected = trace.lines().filter(|line| line.ends_with("(INJECTED)"));
+        injected.map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect()
+    }
+}
+
+impl Drop for Faults {
+    fn drop(&mut self) {
+        // It lets the thread go when it is asked to end; killed, it would leave it stopped.
+        if let Ok(pid) = i32::try_from(self.strace.id())
+            && let Some(pid) = rustix::process::Pid::from_raw(pid)
+        {
+            // It may have ended with its thread.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let _ = self.strace.wait();
+    }
+}
