@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod accept_errors;
+mod clock;
 mod closing;
 mod connect;
 mod conversation;
+mod dead_peers;
 mod descriptors;
 mod drain;
 mod faults;
@@ -27,6 +29,5 @@ mod stuck;
 mod tables;
 mod timeouts;
 mod unix;
-mod user_timeout;
 mod utf8;
 mod volume;
