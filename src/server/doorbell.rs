@@ -55,20 +55,20 @@ impl<W: Wake> Doorbell<W> {
 }
 
 #[cfg(all(test, loom))]
-mod tests {
+pub(super) mod interleavings {
     use super::*;
     use loom::sync::{Arc, Condvar, Mutex};
     use loom::thread;
 
     /// What an eventfd in an epoll set is: a wake before the wait ends the wait.
     #[derive(Default)]
-    struct Event {
+    pub(in crate::server) struct Event {
         is_set: Mutex<bool>,
         changed: Condvar,
     }
 
     impl Event {
-        fn wait(&self) {
+        pub(in crate::server) fn wait(&self) {
             let mut is_set = self.is_set.lock().unwrap();
             while !*is_set {
                 is_set = self.changed.wait(is_set).unwrap();
@@ -84,35 +84,74 @@ mod tests {
         }
     }
 
-    /// An inbox as loom can see it: a flag an item, set once and only looked at, so that nothing
-    /// but the doorbell's own fences puts the two sides in order.
-    fn check(senders: usize, most_preemptions: Option<usize>) {
+    /// An inbox as loom can see it, in the channel's place.
+    trait Inbox: Send + Sync + 'static {
+        fn of(senders: usize) -> Self;
+        fn send(&self, item: usize);
+        /// How many have been sent, as far as the sleeper can see.
+        fn arrived(&self) -> usize;
+    }
+
+    /// A flag an item, set once and only looked at, so that nothing but the doorbell's own fences
+    /// puts the two sides in order.
+    struct Flags(Vec<AtomicBool>);
+
+    impl Inbox for Flags {
+        fn of(senders: usize) -> Self {
+            Self((0..senders).map(|_| AtomicBool::new(false)).collect())
+        }
+
+        fn send(&self, item: usize) {
+            self.0[item].store(true, Ordering::Relaxed);
+        }
+
+        fn arrived(&self) -> usize {
+            self.0.iter().filter(|item| item.load(Ordering::Relaxed)).count()
+        }
+    }
+
+    /// A queue behind a lock.
+    struct Queue(Mutex<Vec<usize>>);
+
+    impl Inbox for Queue {
+        fn of(_: usize) -> Self {
+            Self(Mutex::new(Vec::new()))
+        }
+
+        fn send(&self, item: usize) {
+            self.0.lock().unwrap().push(item);
+        }
+
+        fn arrived(&self) -> usize {
+            self.0.lock().unwrap().len()
+        }
+    }
+
+    fn check<I: Inbox>(senders: usize, most_preemptions: Option<usize>) {
         let mut model = loom::model::Builder::new();
         model.preemption_bound = most_preemptions;
         model.check(move || {
             let event = Arc::new(Event::default());
             let doorbell = Arc::new(Doorbell::new(event.clone()));
-            let inbox: Arc<Vec<AtomicBool>> =
-                Arc::new((0..senders).map(|_| AtomicBool::new(false)).collect());
+            let inbox = Arc::new(I::of(senders));
             let threads: Vec<_> = (0..senders)
                 .map(|index| {
                     let (doorbell, inbox) = (doorbell.clone(), inbox.clone());
                     thread::spawn(move || {
-                        inbox[index].store(true, Ordering::Relaxed);
+                        inbox.send(index);
                         doorbell.ring();
                     })
                 })
                 .collect();
-            let arrived = || inbox.iter().filter(|item| item.load(Ordering::Relaxed)).count();
-            let mut taken = arrived();
+            let mut taken = inbox.arrived();
             while taken < senders {
                 doorbell.lie_down();
-                if arrived() == taken {
+                if inbox.arrived() == taken {
                     // A lost wake would be a wait without end, which loom reports as a deadlock.
                     event.wait();
                 }
                 doorbell.get_up();
-                taken = arrived();
+                taken = inbox.arrived();
             }
             for thread in threads {
                 thread.join().unwrap();
@@ -122,13 +161,15 @@ mod tests {
 
     #[test]
     fn no_wake_is_lost_between_one_sender_and_the_sleeper() {
-        check(1, None);
+        check::<Flags>(1, None);
+        check::<Queue>(1, None);
     }
 
     #[test]
     fn no_wake_is_lost_between_two_senders_and_the_sleeper() {
         // All interleavings of three threads are too many; a lost wake needs but two preemptions.
-        check(2, Some(2));
+        check::<Flags>(2, Some(2));
+        check::<Queue>(2, Some(2));
     }
 }
 
@@ -139,17 +180,19 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    /// By hand, ten million rounds: TALKBACK_TEST_ROUNDS=10000000.
     #[test]
     fn a_real_channel_and_a_real_epoll_lose_no_wake() {
-        const ITEMS: usize = 200_000;
+        let rounds = std::env::var("TALKBACK_TEST_ROUNDS").ok();
+        let items: usize = rounds.map_or(200_000, |rounds| rounds.parse().unwrap());
         let mut poll = mio::Poll::new().unwrap();
         let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
         let doorbell = Arc::new(Doorbell::new(waker));
-        let (inbox, items) = bounded::<usize>(4);
+        let (inbox, inbox_end) = bounded::<usize>(4);
         let sender = {
             let doorbell = doorbell.clone();
             std::thread::spawn(move || {
-                for item in 0..ITEMS {
+                for item in 0..items {
                     inbox.send(item).unwrap();
                     doorbell.ring();
                 }
@@ -157,12 +200,12 @@ mod tests {
         };
         let mut events = mio::Events::with_capacity(4);
         let mut taken = 0;
-        while taken < ITEMS {
-            while items.try_recv().is_ok() {
+        while taken < items {
+            while inbox_end.try_recv().is_ok() {
                 taken += 1;
             }
             doorbell.lie_down();
-            if items.is_empty() && taken < ITEMS {
+            if inbox_end.is_empty() && taken < items {
                 poll.poll(&mut events, Some(Duration::from_secs(20))).unwrap();
                 assert!(!events.is_empty(), "a wake was lost after {taken} items");
             }

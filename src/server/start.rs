@@ -146,10 +146,10 @@ impl Server {
         let listening = listen_all(config, &files)?;
         let instruments = instruments(config, workers)?;
         instruments.connections_limit.set(i64::try_from(max_connections).unwrap_or(i64::MAX));
-        let lifecycle = Arc::new(Lifecycle::default());
         let failures = Arc::new(Failures::default());
 
         let origin = Instant::now();
+        let lifecycle = Arc::new(Lifecycle::new(origin));
         let seats = seats(config, workers, origin, &instruments)?;
         let pool = Pool::new(seats.iter().map(|(seat, ..)| seat.clone()).collect());
         let sidecar = start_sidecar(config, &instruments, &lifecycle, &pool)?;
