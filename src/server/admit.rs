@@ -1,9 +1,12 @@
 //! Who is let in: the bounds on open connections, as values that give themselves back.
 
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicUsize, Ordering};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+#[cfg(not(loom))]
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
@@ -17,7 +20,7 @@ pub(super) struct Admission {
     open: AtomicUsize,
     /// 0 = no bound, and no table.
     max_per_ip: usize,
-    /// Addresses with open connections, so never more than those.
+    /// Addresses with open connections, so never more than those; its memory too is given back.
     per_ip: Mutex<HashMap<Source, usize>>,
     instruments: Arc<Instruments>,
 }
@@ -72,8 +75,10 @@ impl Admission {
         listener: usize,
         peer: Option<SocketAddr>,
     ) -> Result<Slot, Rejection> {
-        if self.open.fetch_add(1, Ordering::Relaxed) >= self.max_connections {
-            self.open.fetch_sub(1, Ordering::Relaxed);
+        // Nobody is counted who is not let in: with one place left, two who ask at once would else
+        // both be turned away.
+        let more = |open| (open < self.max_connections).then_some(open + 1);
+        if self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
             return Err(Rejection::MaxConnections);
         }
         let source = peer.filter(|_| self.max_per_ip > 0).map(Source::of);
@@ -97,18 +102,32 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let admission = &self.admission;
         admission.open.fetch_sub(1, Ordering::Relaxed);
-        admission.instruments.listener(self.listener as usize).connections.dec();
-        let Some(source) = self.source else { return };
-        if let Entry::Occupied(mut count) = admission.per_ip.lock().entry(source) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
+        if let Some(source) = self.source {
+            forget_one(&mut admission.per_ip.lock(), source);
         }
+        // Last: who sees the gauge fall finds room, also under the address's own bound.
+        admission.instruments.listener(self.listener as usize).connections.dec();
     }
 }
 
-#[cfg(test)]
+/// Addresses below which the table's memory is not worth the work.
+const FEW: usize = 1024;
+
+/// One connection fewer of that address. A flood leaves a table of its own size: below an eighth it
+/// shrinks to a quarter, so that the work is spread over those that went, and the next find room.
+fn forget_one(per_ip: &mut HashMap<Source, usize>, source: Source) {
+    let Entry::Occupied(mut count) = per_ip.entry(source) else { return };
+    *count.get_mut() -= 1;
+    if *count.get() > 0 {
+        return;
+    }
+    count.remove();
+    if per_ip.capacity() > FEW && per_ip.len() < per_ip.capacity() / 8 {
+        per_ip.shrink_to(per_ip.capacity() / 4);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
@@ -143,11 +162,93 @@ mod tests {
         assert_eq!(admission.open.load(Ordering::Relaxed), 0);
     }
 
+    fn numbered(number: u32) -> Option<SocketAddr> {
+        Some(SocketAddr::new(IpAddr::from(number.to_be_bytes()), 1))
+    }
+
+    #[test]
+    fn addresses_that_come_and_go_by_the_hundred_thousand_leave_a_table_of_few() {
+        const OPEN: u32 = 100;
+        let admission = admission(OPEN as usize, 1);
+        let mut slots = std::collections::VecDeque::new();
+        for number in 0..100_000 {
+            slots.push_back(admission.admit(0, numbered(number)).unwrap());
+            // Refused by either bound, it must leave nothing.
+            assert!(admission.admit(0, numbered(number)).is_err());
+            if slots.len() == OPEN as usize {
+                assert!(admission.admit(0, numbered(number + 1)).is_err());
+                slots.pop_front();
+            }
+            let per_ip = admission.per_ip.lock();
+            assert_eq!(per_ip.len(), slots.len());
+            assert!(per_ip.capacity() <= FEW, "{}", per_ip.capacity());
+        }
+    }
+
+    #[test]
+    fn a_table_that_was_large_gives_its_memory_back() {
+        let admission = admission(100_000, 1);
+        let mut slots: Vec<_> =
+            (0..100_000).map(|number| admission.admit(0, numbered(number)).unwrap()).collect();
+        assert!(admission.per_ip.lock().capacity() >= 100_000);
+        while slots.pop().is_some() {
+            let per_ip = admission.per_ip.lock();
+            assert_eq!(per_ip.len(), slots.len());
+            // An eighth, and what the map rounds up to.
+            assert!(per_ip.capacity() <= (32 * per_ip.len()).max(2 * FEW), "{}", per_ip.capacity());
+        }
+    }
+
     #[test]
     fn ipv6_counts_by_64_bits() {
         let admission = admission(10, 1);
         let _one = admission.admit(0, peer("2001:db8::1")).unwrap();
         assert!(admission.admit(0, peer("2001:db8::ffff:2")).is_err());
         assert!(admission.admit(0, peer("2001:db8:0:1::1")).is_ok());
+    }
+}
+
+#[cfg(all(test, loom))]
+mod interleavings {
+    use super::*;
+    use loom::thread;
+
+    /// Some who come and go at once, and what became of them.
+    fn check(clients: usize, max_connections: usize, most_preemptions: usize) {
+        // Its counters are not what is tried here, and making them anew takes its time.
+        let instruments = Arc::new(Instruments::new(["main"], 1, &[], &[]).unwrap());
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(most_preemptions);
+        model.check(move || {
+            let admission = Admission::new(max_connections, 0, instruments.clone());
+            let admission = Arc::new(admission);
+            let inside = loom::sync::Arc::new(AtomicUsize::new(0));
+            let threads: Vec<_> = (0..clients)
+                .map(|_| {
+                    let (admission, inside) = (admission.clone(), inside.clone());
+                    thread::spawn(move || {
+                        let Ok(slot) = admission.admit(0, None) else { return false };
+                        let before = inside.fetch_add(1, Ordering::Relaxed);
+                        assert!(before < max_connections, "one too many is inside");
+                        inside.fetch_sub(1, Ordering::Relaxed);
+                        drop(slot);
+                        true
+                    })
+                })
+                .collect();
+            let results = threads.into_iter().map(|thread| thread.join().unwrap());
+            let let_in = results.filter(|is_in| *is_in).count();
+            assert!(let_in >= max_connections, "a place was left, and nobody got it");
+            // Nothing is lost and nothing is left: all places are free again.
+            let slots: Vec<_> = (0..max_connections).map(|_| admission.admit(0, None)).collect();
+            assert!(slots.iter().all(Result::is_ok));
+            assert!(admission.admit(0, None).is_err());
+        });
+    }
+
+    #[test]
+    fn a_slot_is_never_given_twice_nor_lost() {
+        check(2, 1, 3);
+        check(3, 2, 1);
     }
 }
