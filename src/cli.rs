@@ -2,6 +2,7 @@
 
 mod check;
 mod connect;
+mod log;
 mod options;
 mod serve;
 

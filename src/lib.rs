@@ -14,6 +14,7 @@ compile_error!("talkback runs on Linux 5.4 or later: it is built on epoll and Li
 
 mod accepting;
 pub mod client;
+mod client_text;
 pub mod config;
 mod connection;
 pub mod metrics;
@@ -23,6 +24,7 @@ pub mod sidecar;
 mod sys;
 pub mod wire;
 
+pub use client_text::ClientText;
 pub use config::Config;
 pub use responder::{Answer, Context, Reply, Responder, Responders, Ticket};
 pub use server::{Server, StartError, Summary};

@@ -1,59 +1,69 @@
 //! `talkback serve`: the server as a service. Logging, limits and signals are set up here, for the
 //! library touches nothing that belongs to the whole process.
 
-use std::io::{self, IsTerminal, Write};
-use std::panic;
+use std::io::{self, Write};
 use std::process::{self, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Context;
 use crossbeam_channel::{Receiver, Sender, bounded, select};
+use parking_lot::{Condvar, Mutex};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGTERM};
 use signal_hook::iterator::Signals;
-use talkback::config::{ConfigError, Effect, Log, LogFormat, LogLevel};
+use talkback::config::{ConfigError, Effect};
 use talkback::server::{GaveUp, SocketFiles};
 use talkback::{Server, StartError};
-use tracing::level_filters::LevelFilter;
 use tracing::{info, warn};
 
+use super::log::{self, Sink};
 use super::options::Options;
 use super::{EXIT_CONFIG, EXIT_FAILED, EXIT_GAVE_UP, check};
 
-/// Serves until a signal, then drains. A failure is one line on standard error.
+/// Serves until a signal, then drains. A failure is one line on standard error, behind all others.
 pub(crate) fn run(options: &Options) -> ExitCode {
-    match serve(options) {
-        Ok(()) => ExitCode::SUCCESS,
+    let sink = match Sink::start() {
+        Ok(sink) => sink,
         Err(error) => {
-            let is_config = error.is::<ConfigError>()
-                || matches!(error.downcast_ref(), Some(StartError::Config(_)));
             // Whoever does not read it still has the exit code.
-            if is_config {
-                // A line each, which begins with the place, as compilers have it.
-                let _ = writeln!(io::stderr(), "{error}");
-                return ExitCode::from(EXIT_CONFIG);
-            }
-            if error.is::<GaveUp>() {
-                let _ = writeln!(io::stderr(), "talkback: {error}");
-                return ExitCode::from(EXIT_GAVE_UP);
-            }
-            // The text of a failed start names its cause already.
-            let text = match error.downcast_ref::<StartError>() {
-                Some(error) => error.to_string(),
-                None => format!("{error:#}"),
-            };
-            let _ = writeln!(io::stderr(), "talkback: {text}");
-            ExitCode::from(EXIT_FAILED)
+            let _ = writeln!(io::stderr(), "talkback: cannot start the log: {error}");
+            return ExitCode::from(EXIT_FAILED);
         }
-    }
+    };
+    let code = serve(options, &sink).map_or_else(|error| report(&error, &sink), |()| 0);
+    sink.flush();
+    ExitCode::from(code)
 }
 
-fn serve(options: &Options) -> anyhow::Result<()> {
+/// Says why the server did not run, or did not go on; the exit code.
+fn report(error: &anyhow::Error, sink: &Sink) -> u8 {
+    let is_config =
+        error.is::<ConfigError>() || matches!(error.downcast_ref(), Some(StartError::Config(_)));
+    if is_config {
+        // A line each, which begins with the place, as compilers have it.
+        sink.say(&error.to_string());
+        return EXIT_CONFIG;
+    }
+    if error.is::<GaveUp>() {
+        sink.say(&format!("talkback: {error}"));
+        return EXIT_GAVE_UP;
+    }
+    // The text of a failed start names its cause already.
+    let text = match error.downcast_ref::<StartError>() {
+        Some(error) => error.to_string(),
+        None => format!("{error:#}"),
+    };
+    sink.say(&format!("talkback: {text}"));
+    EXIT_FAILED
+}
+
+fn serve(options: &Options, sink: &Sink) -> anyhow::Result<()> {
     let loaded = options.load()?;
     let config = &loaded.config;
-    set_up_log(&config.log);
+    log::set_up(&config.log, sink);
     raise_descriptor_limit();
     let (stop, stopped) = Stop::new();
     listen_to_signals(&stop).context("cannot install the signal handlers")?;
@@ -70,6 +80,7 @@ fn serve(options: &Options) -> anyhow::Result<()> {
         }
     }
     let server = Server::start(config)?;
+    server.observe_log(sink.dropped());
     stop.know(server.socket_files());
     let (give_up, gave_up) = bounded(1);
     server.on_give_up(move |reason| {
@@ -90,6 +101,10 @@ fn serve(options: &Options) -> anyhow::Result<()> {
     // It may also come to that while it drains.
     reason.or_else(|| gave_up.try_recv().ok()).map_or(Ok(()), |reason| Err(reason.into()))
 }
+
+/// A start takes milliseconds. A second signal waits for the end of one, so that no socket is left
+/// behind, but not for one that hangs.
+const LONGEST_START: Duration = Duration::from_millis(500);
 
 /// A signal that stops the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,20 +136,22 @@ struct Stop {
     /// Room for one: the second finds it full, or taken.
     requests: Sender<Signal>,
     is_requested: AtomicBool,
-    files: OnceLock<SocketFiles>,
+    /// What a forced end has to clean up; `None` while the server starts.
+    files: Mutex<Option<SocketFiles>>,
+    has_started: Condvar,
 }
 
 impl Stop {
     fn new() -> (Arc<Self>, Receiver<Signal>) {
         let (requests, stopped) = bounded(1);
-        let is_requested = AtomicBool::new(false);
-        (Arc::new(Self { requests, is_requested, files: OnceLock::new() }), stopped)
+        let (is_requested, files) = (AtomicBool::new(false), Mutex::new(None));
+        (Arc::new(Self { requests, is_requested, files, has_started: Condvar::new() }), stopped)
     }
 
-    /// What a forced end has to clean up.
+    /// The start is over, and this is what it has made.
     fn know(&self, files: SocketFiles) {
-        // Said once, by `serve`.
-        let _ = self.files.set(files);
+        *self.files.lock() = Some(files);
+        self.has_started.notify_all();
     }
 
     fn request(&self, signal: Signal) {
@@ -143,10 +160,14 @@ impl Stop {
             let _ = self.requests.try_send(signal);
             return;
         }
-        if let Some(files) = self.files.get() {
+        // Nobody else removes what a start that is under way has made. One that fails does so
+        // itself, and ends the process.
+        let mut files = self.files.lock();
+        self.has_started.wait_while_for(&mut files, |files| files.is_none(), LONGEST_START);
+        if let Some(files) = &*files {
             files.remove();
         }
-        // Not a word: standard error may be what hangs.
+        // Not a word, nor a wait for those that are queued: standard error may be what hangs.
         process::exit(signal.exit_code());
     }
 }
@@ -166,32 +187,6 @@ fn listen_to_signals(stop: &Arc<Stop>) -> anyhow::Result<()> {
         }
     })?;
     Ok(())
-}
-
-fn set_up_log(log: &Log) {
-    let level = match log.level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Trace => LevelFilter::TRACE,
-    };
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(io::stderr)
-        .with_target(false)
-        // Where standard error is closed there is nowhere to complain.
-        .log_internal_errors(false);
-    match log.format {
-        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-    }
-    panic::set_hook(Box::new(|panic| {
-        let thread = thread::current();
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        let text = panic.payload_as_str().unwrap_or("no text");
-        tracing::error!(thread = thread.name(), place, text, "panic");
-    }));
 }
 
 /// The soft limit is there for programs that use select(2); the hard one is what the operator

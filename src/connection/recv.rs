@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
+use tracing::debug;
 
+use crate::client_text::ClientText;
 use crate::metrics::CloseReason;
 use crate::responder::{Address, Answer, Context, Reply, Responder, Service, Ticket};
 use crate::wire::{MAX_HELD, MAX_RECEIVE_BYTES, Run, Step};
@@ -194,8 +196,8 @@ impl Connection {
                 }
                 Step::More => return Stop::UsedUp,
                 Step::Exit => return Stop::End(CloseReason::Exit),
-                Step::InvalidUtf8 => return Stop::End(CloseReason::InvalidUtf8),
-                Step::TooLong => return Stop::End(CloseReason::MessageTooLong),
+                Step::InvalidUtf8 => return self.refuse(CloseReason::InvalidUtf8, chunk, *at),
+                Step::TooLong => return self.refuse(CloseReason::MessageTooLong, chunk, *at),
             };
             budget.messages -= 1;
             self.messages += 1;
@@ -220,6 +222,22 @@ impl Connection {
                 }
             }
         }
+    }
+}
+
+impl Connection {
+    /// Ends the reading by what the client said. Its beginning tells an operator what kind of
+    /// client that is.
+    #[cold]
+    fn refuse(&self, reason: CloseReason, chunk: &[u8], at: usize) -> Stop {
+        debug!(
+            listener = self.conversation.name,
+            peer = self.peer.map_or("unix".to_owned(), |peer| peer.to_string()),
+            reason = reason.label(),
+            text = %ClientText::new(self.framer.refused(chunk, at)),
+            "message refused"
+        );
+        Stop::End(reason)
     }
 }
 

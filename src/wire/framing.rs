@@ -152,6 +152,22 @@ impl Framer {
             Self::Line(line) => line.finish(protocol),
         }
     }
+
+    /// What was just refused as [`Step::InvalidUtf8`] or [`Step::TooLong`]: the chunk (raw
+    /// framing) or the line, as far as it was read. Nothing is left of a character cut by the end
+    /// of input.
+    #[must_use]
+    pub fn refused<'a>(&'a self, chunk: &'a [u8], at: usize) -> &'a [u8] {
+        match self {
+            Self::Raw(_) => chunk,
+            Self::Line(line) if line.partial.is_empty() => {
+                let read = &chunk[..at];
+                let read = read.strip_suffix(&[LF]).unwrap_or(read);
+                &read[memchr::memrchr(LF, read).map_or(0, |lf| lf + 1)..]
+            }
+            Self::Line(line) => &line.partial,
+        }
+    }
 }
 
 /// Raw framing's state: the beginning of a character.

@@ -1,14 +1,17 @@
 //! The log on standard error: what it holds, in which form, and that nobody depends on it.
 
+mod flood;
+mod hostile;
+mod sink;
+
 use std::fs;
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::harness::{PATIENCE, Server, eventually};
+use crate::harness::{Client, PATIENCE, Server, eventually};
 
 fn config(log: &str) -> String {
     let listener = "name = \"front\"\naddress = \"127.0.0.1:0\"\nframing = \"line\"";
@@ -77,22 +80,20 @@ fn closes_are_not_shown_by_default() {
     check_close_level("format = \"json\"", None);
 }
 
-/// A server that logs text, the lines of which the harness keeps as strings; and its address.
+/// A server that logs in either form, and its address.
 #[track_caller]
-fn start_with_text(log: &str) -> (Server, String) {
-    let server = Server::spawn(&config(log), |command| command);
-    let mut address = None;
-    eventually("it is ready", || {
-        let lines = lines(&server);
-        let listening = lines.iter().find(|line| line.contains(" listening "));
-        address = listening
-            .and_then(|line| line.split("address=").nth(1))
-            .map(|rest| rest.split(' ').next().unwrap().to_owned());
-        lines.iter().any(|line| line.ends_with(" ready"))
-    });
-    (server, address.expect("an address"))
+fn start(config: &str) -> (Server, SocketAddr) {
+    let server = Server::spawn(config, |command| command);
+    eventually("it is ready", || lines(&server).iter().any(|line| line.contains("ready")));
+    let lines = lines(&server);
+    let line = lines.iter().find(|line| line.contains("listening")).unwrap();
+    let address = &line[line.find("127.0.0.1:").unwrap()..];
+    let end = address.find(['"', ' ']).unwrap_or(address.len());
+    let address = address[..end].parse().unwrap();
+    (server, address)
 }
 
+/// The lines so far, as they are or as JSON.
 fn lines(server: &Server) -> Vec<String> {
     let text = |line: Value| line.as_str().map_or_else(|| line.to_string(), ToOwned::to_owned);
     server.log().into_iter().map(text).collect()
@@ -100,8 +101,8 @@ fn lines(server: &Server) -> Vec<String> {
 
 #[test]
 fn text_is_a_line_an_event_without_colours() {
-    let (mut server, address) = start_with_text("format = \"text\"\nconnections = \"info\"");
-    let mut client = crate::harness::Client::connect(address.parse().unwrap());
+    let (mut server, address) = start(&config("format = \"text\"\nconnections = \"info\""));
+    let mut client = Client::connect(address);
     let peer = client.stream.local_addr().unwrap();
     client.echo("hello\n");
     client.finish();
@@ -124,47 +125,6 @@ fn text_is_a_line_an_event_without_colours() {
     assert!(lines.iter().any(|line| line.contains("stopped") && line.contains("served=1 cut=0")));
 }
 
-/// Clients whose texts would do harm in a log say them in every way that ends a conversation.
-#[track_caller]
-fn check_no_client_text(format: &str) {
-    let log = format!("format = \"{format}\"\nlevel = \"trace\"\nconnections = \"trace\"");
-    let mut server = Server::spawn(&config(&log), |command| command);
-    let address = || {
-        let lines = lines(&server);
-        let line = lines.iter().find(|line| line.contains("listening"))?;
-        let at = line.find("127.0.0.1:")?;
-        let end = line[at..].find(['"', ' ']).map_or(line.len(), |end| at + end);
-        line[at..end].parse().ok()
-    };
-    eventually("it is ready", || lines(&server).iter().any(|line| line.contains("ready")));
-    let address = address().unwrap();
-    let text = "HARMFUL\x1b[2J\r ERROR forged=1";
-    let say = |bytes: &[u8]| {
-        let mut client = crate::harness::Client::connect(address);
-        client.send(bytes);
-        client.finish();
-        client.read_to_end();
-    };
-    for end in ["", "\nexit\n", "\n\u{0}\n"] {
-        say(format!("{text}{end}").as_bytes());
-    }
-    say(b"HARMFUL forged\xff\n");
-    say("HARMFUL".repeat(10_000).as_bytes());
-    assert_eq!(server.stop(), Some(0));
-    let lines = lines(&server);
-    let closes = lines.iter().filter(|line| line.contains("connection closed")).count();
-    assert_eq!(closes, 5, "{lines:?}");
-    for line in lines {
-        assert!(!line.contains("HARMFUL") && !line.contains("forged"), "{line}");
-    }
-}
-
-#[test]
-fn no_client_text_reaches_the_log() {
-    check_no_client_text("text");
-    check_no_client_text("json");
-}
-
 /// A program whose standard error is not the harness's.
 pub struct Program {
     pub child: Child,
@@ -172,15 +132,18 @@ pub struct Program {
 }
 
 impl Program {
-    pub fn serve(listener: &str, stderr: impl Into<Stdio>) -> Self {
+    /// Serves by a command that lacks the arguments.
+    pub fn start(mut command: Command, config: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("talkback.toml");
-        let config = format!("[[listener]]\naddress = \"{listener}\"\n[metrics]\naddress = \"\"\n");
         fs::write(&path, config).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_talkback"));
         command.args(["serve", "--config"]).arg(path);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
         Self { child: command.spawn().unwrap(), _dir: dir }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     #[track_caller]
@@ -202,40 +165,7 @@ impl Drop for Program {
     }
 }
 
-/// Serves, stops and is refused as ever with such a standard error.
-#[track_caller]
-fn check_nobody_reads(stderr: impl Fn() -> Stdio) {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("talkback.sock");
-    let listener = format!("unix:{}", path.display());
-    let mut server = Program::serve(&listener, stderr());
-    let mut client = None;
-    eventually("it listens", || {
-        client = UnixStream::connect(&path).ok();
-        client.is_some()
-    });
-    let mut client = client.unwrap();
-    client.write_all(b"hello").unwrap();
-    let mut reply = [0; 5];
-    client.read_exact(&mut reply).unwrap();
-    assert_eq!(&reply, b"hello");
-    assert_eq!(Program::serve(&listener, stderr()).wait().code(), Some(1));
-    kill_process(Pid::from_child(&server.child), Signal::TERM).unwrap();
-    assert_eq!(client.read(&mut reply).unwrap(), 0);
-    drop(client);
-    assert_eq!(server.wait().code(), Some(0));
-}
-
-#[test]
-fn a_log_that_nobody_reads_stops_nothing() {
-    check_nobody_reads(|| {
-        let (reader, writer) = std::io::pipe().unwrap();
-        drop(reader);
-        writer.into()
-    });
-}
-
-#[test]
-fn a_log_on_a_full_disk_stops_nothing() {
-    check_nobody_reads(|| fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into());
+/// The config of one listener without metrics.
+pub fn alone(listener: &str) -> String {
+    format!("[[listener]]\naddress = \"{listener}\"\n[metrics]\naddress = \"\"\n")
 }

@@ -2,12 +2,13 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use crate::harness::{Server, eventually};
-use crate::log::Program;
+use crate::log::{Program, alone};
 
 /// Two signals; the second ends a drain that would last long, and leaves no file of ours.
 #[track_caller]
@@ -47,8 +48,11 @@ fn a_second_sigterm_ends_the_process_at_once_though_nobody_takes_its_log() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("talkback.sock");
     let (reader, mut writer) = std::io::pipe().unwrap();
-    let listener = format!("unix:{}", path.display());
-    let mut server = Program::serve(&listener, writer.try_clone().unwrap());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_talkback"));
+    command.stderr(writer.try_clone().unwrap());
+    let config = alone(&format!("unix:{}", path.display()));
+    let mut server =
+        Program::start(command, &format!("{config}[shutdown]\ndrain_delay = \"1h\"\n"));
     let mut lines = BufReader::new(&reader).lines();
     assert!(lines.any(|line| line.unwrap().ends_with(" ready")));
 
@@ -56,11 +60,10 @@ fn a_second_sigterm_ends_the_process_at_once_though_nobody_takes_its_log() {
     rustix::io::ioctl_fionbio(&writer, true).unwrap();
     while writer.write(b"x").is_ok() {}
     rustix::io::ioctl_fionbio(&writer, false).unwrap();
-    let pid = Pid::from_child(&server.child);
     let (began, mut status) = (Instant::now(), None);
     // The first may be taken together with some that follow it.
     eventually("the server ends", || {
-        kill_process(pid, Signal::TERM).unwrap();
+        server.signal(Signal::TERM);
         status = server.child.try_wait().unwrap();
         status.is_some()
     });
