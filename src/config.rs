@@ -12,6 +12,8 @@ mod origin;
 mod reference;
 mod section;
 mod settings;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod trial;
 mod validate;
 mod warnings;
 

@@ -17,6 +17,9 @@ pub mod client;
 mod client_text;
 pub mod config;
 mod connection;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod metrics;
 pub mod responder;
 pub mod server;

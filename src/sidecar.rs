@@ -23,6 +23,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use door::{Door, Signals};
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use head::trial as head_trial;
 pub use scrape::{Code, Page, Rejection, Scrape};
 
 /// The kernel's queue of scrapes not yet accepted.

@@ -30,3 +30,5 @@ pub enum InvalidUtf8 {
 
 #[cfg(test)]
 mod tests;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod trial;

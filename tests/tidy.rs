@@ -25,6 +25,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         &["sys", "accepting", "wire", "responder", "config", "metrics", "connection", "sidecar"],
     ),
     ("client", &[]),
+    ("fuzz", &["wire", "config", "sidecar", "client"]),
     ("cli", &["config", "server", "client"]),
 ];
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use super::Address;
+use super::validate::shortened;
 
 /// The forms of an address, for messages and for the reference.
 pub(super) const FORMS: &str =
@@ -16,7 +17,7 @@ const MAX_UNIX_BYTES: usize = 107;
 
 /// Why a text is not an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{written:?} is not an address: {why}; allowed: {FORMS}")]
+#[error("{} is not an address: {why}; allowed: {FORMS}", shortened(&format!("{written:?}")))]
 pub struct AddressError {
     written: String,
     why: &'static str,

@@ -40,8 +40,8 @@ pub(super) fn read(source: &str, path: &Path) -> Document {
         config = top(&mut notes, tree.get_ref());
         let Notes { faults, origins, .. } = &mut notes;
         let unread: Vec<String> = faults.iter().map(|fault| fault.key.clone()).collect();
-        let broken = config.faults().into_iter().filter(|fault| !unread.contains(&fault.key));
-        faults.extend(broken.map(|fault| fault.at(origins)));
+        let broken = config.faults(origins).into_iter();
+        faults.extend(broken.filter(|fault| !unread.contains(&fault.key)));
     }
     notes.faults.sort_by_key(Fault::rank);
     Document { config, origins: notes.origins, faults: notes.faults }

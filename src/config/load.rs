@@ -100,9 +100,19 @@ fn load_from(
     searched: &[PathBuf],
 ) -> Result<Loaded, ConfigError> {
     let (source, bytes) = find(overrides, environment, searched)?;
+    assemble(source, &bytes, overrides, environment)
+}
+
+/// What the file's bytes come to under environment and flags.
+pub(super) fn assemble(
+    source: Source,
+    bytes: &[u8],
+    overrides: &Overrides,
+    environment: &Environment,
+) -> Result<Loaded, ConfigError> {
     let document = match &source {
         Source::BuiltIn => document::read("", Path::new("")),
-        Source::File(path) => decode(&bytes, path),
+        Source::File(path) => decode(bytes, path),
     };
     let mut layers = Layers(document);
     layers.workers(overrides, environment);
@@ -110,7 +120,7 @@ fn load_from(
     layers.log_level(environment);
     let Document { config, origins, mut faults } = layers.0;
     if faults.is_empty() {
-        faults.extend(config.faults().into_iter().map(|fault| fault.at(&origins)));
+        faults.extend(config.faults(&origins));
     }
     if !faults.is_empty() {
         return Err(ConfigError::Invalid(faults));

@@ -18,22 +18,37 @@ pub(super) struct Notes<'s> {
     pub(super) source: &'s str,
     pub(super) faults: Vec<Fault>,
     pub(super) origins: Origins,
+    /// Where each line begins.
+    lines: Vec<usize>,
+    /// The byte last placed, and the characters before it on its line.
+    last: (usize, usize),
 }
 
 impl<'s> Notes<'s> {
     pub(super) fn new(path: &Path, source: &'s str) -> Self {
+        let behind_each = source.match_indices('\n').map(|(newline, _)| newline + 1);
+        let lines = std::iter::once(0).chain(behind_each).collect();
         let (faults, origins) = (Vec::new(), Origins::default());
-        Self { path: path.to_owned(), source, faults, origins }
+        Self { path: path.to_owned(), source, faults, origins, lines, last: (0, 0) }
     }
 
-    /// The place of a byte of the source.
-    pub(super) fn place(&self, offset: usize) -> Origin {
-        let before = &self.source[..self.source.floor_char_boundary(offset)];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let line = before.matches('\n').count() + 1;
-        // A byte order mark is no character that an editor would show.
-        let column = before[line_start..].trim_start_matches('\u{feff}').chars().count() + 1;
-        Origin::File { path: self.path.clone(), line, column }
+    /// The place of a byte of the source. A log named by mistake has a fault on each line, and a
+    /// table on one line has all of its own there: nothing is counted anew for each of them.
+    pub(super) fn place(&mut self, offset: usize) -> Origin {
+        let at = self.source.floor_char_boundary(offset);
+        let line = self.lines.partition_point(|start| *start <= at);
+        let start = self.lines[line - 1];
+        let (last, counted) = self.last;
+        let (from, counted) =
+            if (start..=at).contains(&last) { (last, counted) } else { (start, 0) };
+        let mut between = &self.source[from..at];
+        if counted == 0 {
+            // A byte order mark is no character that an editor would show.
+            between = between.trim_start_matches('\u{feff}');
+        }
+        let before = counted + between.chars().count();
+        self.last = (at, before);
+        Origin::File { path: self.path.clone(), line, column: before + 1 }
     }
 
     pub(super) fn fault(&mut self, at: Range<usize>, key: &str, problem: impl Into<String>) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::duration::MAX_DURATION;
 use super::reference::Key;
-use super::{Config, ConfigError, Fault, Listener, duration};
+use super::{Config, ConfigError, Fault, Listener, Origin, Origins, duration};
 use crate::wire::{Framing, MAX_RECEIVE_BYTES};
 
 const MAX_TEXT_BYTES: usize = 1024;
@@ -17,14 +17,15 @@ impl Config {
     ///
     /// [`ConfigError::Invalid`] with everything that is wrong, in the order of the file.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        match self.faults() {
+        match self.faults(&Origins::default()) {
             faults if faults.is_empty() => Ok(()),
             faults => Err(ConfigError::Invalid(faults)),
         }
     }
 
-    pub(super) fn faults(&self) -> Vec<Fault> {
-        let mut rules = Rules { faults: Vec::new() };
+    /// Everything that is wrong, each with its place where that is known.
+    pub(super) fn faults(&self, origins: &Origins) -> Vec<Fault> {
+        let mut rules = Rules { faults: Vec::new(), origins };
         if let Some(workers) = self.workers {
             rules.integer("workers", workers);
         }
@@ -44,13 +45,21 @@ impl Config {
     }
 }
 
-struct Rules {
+struct Rules<'o> {
     faults: Vec<Fault>,
+    origins: &'o Origins,
 }
 
-impl Rules {
+impl Rules<'_> {
     fn fault(&mut self, key: impl Into<String>, problem: String) {
-        self.faults.push(Fault::of(key, problem));
+        self.faults.push(Fault::of(key, problem).at(self.origins));
+    }
+
+    /// Of two keys that contradict each other the one to blame: the first, unless only the other
+    /// one was written. A default is nobody's slip, and has no place.
+    fn is_to_blame(&self, key: &str, other: &str) -> bool {
+        let is_written = |key| self.origins.of(key) != Origin::Default;
+        is_written(key) || !is_written(other)
     }
 
     fn listener(&mut self, path: &str, listener: &Listener) {
@@ -73,19 +82,34 @@ impl Rules {
         {
             self.text(format!("{path}.unix_group"), group, "is not a group");
         }
-        let word = listener.exit_word();
+        self.exit_word(path, listener);
+        self.max_message_bytes(path, listener);
+    }
+
+    fn exit_word(&mut self, path: &str, listener: &Listener) {
+        let (key, word) = (format!("{path}.exit_word"), listener.exit_word());
         if word.contains(['\r', '\n']) || word.len() > MAX_TEXT_BYTES {
-            self.text(format!("{path}.exit_word"), word, "cannot be an exit word");
+            self.text(key.clone(), word, "cannot be an exit word");
         }
-        if word.len() > listener.max_message_bytes && listener.max_message_bytes > 0 {
-            let most = listener.max_message_bytes;
+        let most = listener.max_message_bytes;
+        if word.len() <= most || most == 0 {
+            return;
+        }
+        let word = shortened(&format!("{word:?}"));
+        let bytes = format!("{path}.max_message_bytes");
+        if self.is_to_blame(&key, &bytes) {
             let problem = format!(
-                "{word:?} is longer than max_message_bytes ({most}), so no client could say it; \
+                "{word} is longer than max_message_bytes ({most}), so no client could say it; \
                  allowed: a shorter word, or \"\" for none"
             );
-            self.fault(format!("{path}.exit_word"), problem);
+            self.fault(key, problem);
+        } else {
+            let problem = format!(
+                "{most} bytes are fewer than the exit word {word} has, so no client could say it; \
+                 allowed: a larger number, or another exit_word (\"\" = none)"
+            );
+            self.fault(bytes, problem);
         }
-        self.max_message_bytes(path, listener);
     }
 
     /// In code `v6only` is always there; only a value that could have an effect is refused.
@@ -125,7 +149,10 @@ impl Rules {
         if let Some(index) = others.iter().position(|other| other.name == listener.name) {
             self.fault(
                 format!("{path}.name"),
-                format!("{:?} is already the name of listener[{index}]", listener.name),
+                format!(
+                    "{} is already the name of listener[{index}]",
+                    shortened(&format!("{:?}", listener.name))
+                ),
             );
         }
         let address = &listener.address;
@@ -137,8 +164,10 @@ impl Rules {
             self.fault(format!("{path}.address"), problem);
         }
         if all.metrics.address.is_some_and(|metrics| *address == metrics.into()) {
-            let problem = format!("\"{address}\" is also metrics.address");
-            self.fault(format!("{path}.address"), problem);
+            let (key, metrics) = (format!("{path}.address"), "metrics.address".to_owned());
+            let is_to_blame = self.is_to_blame(&key, &metrics);
+            let (key, other) = if is_to_blame { (key, metrics) } else { (metrics, key) };
+            self.fault(key, format!("\"{address}\" is also {other}"));
         }
     }
 
@@ -163,7 +192,8 @@ impl Rules {
         self.duration("limits.send_timeout", limits.send_timeout);
         self.duration("limits.linger_timeout", limits.linger_timeout);
         self.integer("limits.keepalive_probes", limits.keepalive_probes);
-        self.faults.extend(limits.keepalive_faults());
+        let origins = self.origins;
+        self.faults.extend(limits.keepalive_faults().into_iter().map(|fault| fault.at(origins)));
         self.integer("limits.max_pending_bytes", limits.max_pending_bytes);
         self.integer("limits.messages_per_turn", limits.messages_per_turn);
     }

@@ -28,6 +28,9 @@ pub(super) enum Progress {
 pub(super) struct Head {
     bytes: Vec<u8>,
     limit: usize,
+    /// How many bytes of empty lines came before the request. They count towards the limit, or a
+    /// client that sends nothing else would be read from for ever.
+    blank: usize,
     /// How many bytes are known to hold no end of the head.
     searched: usize,
     /// Set as soon as the first line is whole and good, so that rubbish is refused without waiting
@@ -37,7 +40,7 @@ pub(super) struct Head {
 
 impl Head {
     pub(super) fn new(limit: usize) -> Head {
-        Head { bytes: Vec::new(), limit, searched: 0, request: None }
+        Head { bytes: Vec::new(), limit, blank: 0, searched: 0, request: None }
     }
 
     /// Whether anything of a request has arrived.
@@ -52,10 +55,12 @@ impl Head {
         if self.bytes.is_empty() {
             // RFC 9112, section 2.2: an empty line before the request is to be ignored.
             let start = chunk.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
-            chunk = &chunk[start.unwrap_or(chunk.len())..];
+            let start = start.unwrap_or(chunk.len());
+            self.blank = self.limit.min(self.blank + start);
+            chunk = &chunk[start..];
         }
         let before = self.bytes.len();
-        let room = self.limit - before;
+        let room = self.limit - self.blank - before;
         self.bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
 
         if self.request.is_none()
@@ -65,7 +70,9 @@ impl Head {
         }
         match self.find_end() {
             Some(end) => self.conclude(end),
-            None if self.bytes.len() == self.limit => Progress::Refused(Rejection::HeadTooLarge),
+            None if self.blank + self.bytes.len() == self.limit => {
+                Progress::Refused(Rejection::HeadTooLarge)
+            }
             None => Progress::Partial,
         }
     }
@@ -120,6 +127,15 @@ fn without_cr(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
+/// RFC 9110, section 5.6.3: what may stand around a value is spaces and tabs, not a bare CR or a
+/// form feed.
+fn without_blanks(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
 fn request_line(line: &[u8]) -> Result<Request, Rejection> {
     let line = str::from_utf8(line).map_err(|_| Rejection::Malformed)?;
     let mut parts = line.split(' ');
@@ -150,7 +166,7 @@ fn path_of(target: &str) -> Option<&str> {
 /// Whether this header field announces a body.
 fn brings_body(line: &[u8]) -> Result<bool, Rejection> {
     let colon = memchr(b':', line).ok_or(Rejection::Malformed)?;
-    let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+    let (name, value) = (&line[..colon], without_blanks(&line[colon + 1..]));
     // A name with a space in it covers the folded lines of old, which RFC 9112 lets a server
     // refuse.
     if name.is_empty() || !name.iter().copied().all(is_token) {
@@ -175,6 +191,9 @@ fn brings_body(line: &[u8]) -> Result<bool, Rejection> {
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
+
+#[cfg(any(test, fuzzing))]
+pub(crate) mod trial;
 
 #[cfg(test)]
 mod tests {
@@ -248,6 +267,8 @@ mod tests {
             b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
             b"GET / HTTP/1.1\r\n: x\r\n\r\n",
             b"GET / HTTP/1.1\r\na: \0\r\n\r\n",
+            b"GET / HTTP/1.1\r\na: b\r\r\n\r\n",
+            b"GET / HTTP/1.1\r\nContent-Length: \x0C0\r\n\r\n",
             b"GET / HTTP/1.1\r\nContent-Length: +1\r\n\r\n",
             b"GET / HTTP/1.1\r\nContent-Length:\r\n\r\n",
         ] {
@@ -279,6 +300,16 @@ mod tests {
         };
         check(&head(256), &whole("GET", "/"));
         check(&head(257), &Progress::Refused(Rejection::HeadTooLarge));
+    }
+
+    #[test]
+    fn empty_lines_before_the_request_count_as_part_of_it() {
+        let request = b"GET / HTTP/1.1\r\n\r\n";
+        let after = |blank: usize| [&b"\r\n".repeat(blank / 2)[..], request].concat();
+        check(&after(256 - request.len()), &whole("GET", "/"));
+        check(&after(256 - request.len() + 2), &Progress::Refused(Rejection::HeadTooLarge));
+        check(&after(256), &Progress::Refused(Rejection::HeadTooLarge));
+        check(&b"\n".repeat(1000), &Progress::Refused(Rejection::HeadTooLarge));
     }
 
     #[test]

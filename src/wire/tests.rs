@@ -2,134 +2,21 @@
 //! write down, cut anywhere.
 
 mod generated;
-mod model;
 
+use super::trial::model::End;
+use super::trial::{Turns, tried};
 use super::{Framer, Framing, InvalidUtf8, Protocol, Step};
-use model::{End, Outcome};
 
 fn protocol(framing: Framing, invalid_utf8: InvalidUtf8, max_message_bytes: usize) -> Protocol {
     Protocol { framing, invalid_utf8, exit_word: (*b"exit").into(), max_message_bytes }
-}
-
-/// How a connection goes through a chunk.
-#[derive(Debug, Clone, Copy)]
-enum Turns {
-    /// All of it at once.
-    Whole,
-    /// A turn for each message; what is left of the chunk is moved, as a connection moves it.
-    OneMessage,
-    /// By runs of so many messages and bytes, where there are any.
-    Runs { most: usize, room: usize },
-}
-
-/// Does with a framer what a connection does, chunk by chunk.
-fn frame(protocol: &Protocol, chunks: &[&[u8]], turns: Turns) -> Outcome {
-    let mut framer = Framer::new(protocol.framing);
-    let mut messages = Vec::new();
-    for received in chunks {
-        let mut chunk = [framer.held(), *received].concat();
-        let mut at = 0;
-        loop {
-            if let Turns::Runs { most, room } = turns
-                && !framer.is_unfinished()
-                && let Some(run) = framer.next_run(protocol, &chunk, &mut at, most, room)
-            {
-                let text = str::from_utf8(&chunk[run.bytes]).unwrap();
-                let texts: Vec<&str> = match protocol.framing {
-                    Framing::Raw => vec![text],
-                    Framing::Line => text.split_terminator('\n').collect(),
-                };
-                assert_eq!(texts.len(), run.messages);
-                let last = texts.last().unwrap().len() + protocol.terminator().len();
-                assert!(run.messages <= most && text.len() <= room + last, "{texts:?}");
-                messages.extend(texts.into_iter().map(str::to_owned));
-                continue;
-            }
-            let end = match framer.next(protocol, &chunk, &mut at) {
-                Step::More => break,
-                Step::Message(message) => {
-                    if let Some(verbatim) = message.verbatim {
-                        let echo = format!("{}{}", message.text, protocol.terminator());
-                        assert_eq!(chunk[verbatim], *echo.as_bytes(), "verbatim is not the echo");
-                    }
-                    messages.push(message.text.into_owned());
-                    if let Turns::OneMessage = turns {
-                        chunk.drain(..at);
-                        at = 0;
-                    }
-                    continue;
-                }
-                Step::Exit => End::Exit,
-                Step::InvalidUtf8 => End::InvalidUtf8,
-                Step::TooLong => End::TooLong,
-            };
-            return Outcome { messages, was_unfinished: false, end };
-        }
-        assert_eq!(at, chunk.len(), "bytes of the chunk were left");
-    }
-    let was_unfinished = framer.is_unfinished();
-    loop {
-        let end = match framer.finish(protocol) {
-            Step::More => End::Finished,
-            Step::Message(message) => {
-                messages.push(message.text.into_owned());
-                continue;
-            }
-            Step::Exit => End::Exit,
-            Step::InvalidUtf8 => End::InvalidUtf8,
-            Step::TooLong => End::TooLong,
-        };
-        return Outcome { messages, was_unfinished, end };
-    }
-}
-
-/// Everything that must hold for one input and one way to cut it; `Err` says what does not.
-fn differences(protocol: &Protocol, chunks: &[&[u8]], turns: Turns) -> Result<(), String> {
-    let found = frame(protocol, chunks, turns);
-    let expected = model::outcome(protocol, chunks);
-    if found != expected {
-        return Err(format!("the framer: {found:?}\nthe model:  {expected:?}"));
-    }
-    // The model may be wrong too; std has the last word on what is text.
-    let bytes = chunks.concat();
-    match protocol.framing {
-        Framing::Raw if found.end == End::Exit => Ok(()),
-        Framing::Raw => raw_differences(protocol.invalid_utf8, &bytes, &found),
-        Framing::Line => line_differences(&bytes, &found),
-    }
-}
-
-fn raw_differences(policy: InvalidUtf8, bytes: &[u8], found: &Outcome) -> Result<(), String> {
-    let valid = match policy {
-        InvalidUtf8::Replace => bytes.len(),
-        InvalidUtf8::Close => std::str::from_utf8(bytes).map_or_else(|e| e.valid_up_to(), str::len),
-    };
-    let said = String::from_utf8_lossy(&bytes[..valid]);
-    let end = if valid == bytes.len() { End::Finished } else { End::InvalidUtf8 };
-    if found.messages.concat() == said && found.end == end {
-        return Ok(());
-    }
-    Err(format!("the framer: {found:?}\nstd:        {said:?}, {end:?}"))
-}
-
-fn line_differences(bytes: &[u8], found: &Outcome) -> Result<(), String> {
-    let lines = bytes.split_inclusive(|byte| *byte == b'\n');
-    for (line, message) in lines.zip(&found.messages) {
-        let line = line.strip_suffix(b"\r\n").or(line.strip_suffix(b"\n")).unwrap_or(line);
-        if String::from_utf8_lossy(line) != *message {
-            return Err(format!("the framer: {message:?}\nthe line:   {line:x?}"));
-        }
-    }
-    Ok(())
 }
 
 #[track_caller]
 fn check(protocol: &Protocol, chunks: &[&[u8]], messages: &[&str], end: End) {
     let run = Turns::Runs { most: 2, room: 4 };
     for turns in [Turns::Whole, Turns::OneMessage, run] {
-        let found = frame(protocol, chunks, turns);
-        assert_eq!((&found.messages[..], found.end), (&owned(messages)[..], end), "{chunks:x?}");
-        assert_eq!(differences(protocol, chunks, turns), Ok(()), "{chunks:x?}");
+        let found = tried(protocol, chunks, turns).map(|found| (found.messages, found.end));
+        assert_eq!(found, Ok((owned(messages), end)), "{chunks:x?}");
     }
 }
 

@@ -183,6 +183,22 @@ fn columns_count_characters_and_lines_any_line_ending() {
 }
 
 #[test]
+fn what_is_no_configuration_at_all_is_refused_line_by_line_in_no_time() {
+    let faults_of = |unit: &str| read_text(&unit.repeat((1 << 17) / unit.len())).faults;
+    for unit in ["a log, not a configuration\n", "]\n", "a = 1\n"] {
+        let faults = faults_of(unit);
+        let last = faults.last().unwrap().to_string();
+        assert!(last.starts_with(&format!("t.toml:{}:", (1 << 17) / unit.len())), "{last}");
+    }
+    let keys: Vec<String> = (10_000..30_000).map(|number| format!("k{number}=1")).collect();
+    let faults = read_text(&format!("limits={{{}}}", keys.join(","))).faults;
+    let places: Vec<String> = faults.iter().map(Fault::to_string).collect();
+    assert_eq!(places.len(), keys.len());
+    let last = format!("t.toml:1:{}: limits.k29999: unknown key; ", 9 + 9 * (keys.len() - 1));
+    assert!(places[19_999].starts_with(&last), "{}", places[19_999]);
+}
+
+#[test]
 fn a_syntax_error_has_its_place_and_a_duplicate_key_hides_no_other_fault() {
     check("\n[limits\nidle_timeout = \"1s\"", &["t.toml:2:8: not TOML: "]);
     check("workers = ", &["t.toml:1:11: not TOML: "]);
@@ -251,6 +267,26 @@ fn listeners_differ_in_name_and_address() {
         "[[listener]]\naddress = \"127.0.0.1:0\"\n\
          [[listener]]\nname = \"b\"\naddress = \"127.0.0.1:0\"\n",
         &[],
+    );
+}
+
+#[test]
+fn of_two_keys_that_contradict_each_other_the_written_one_is_at_fault() {
+    check(
+        "[metrics]\naddress = \"0.0.0.0:8889\"\n",
+        &["t.toml:2:11: metrics.address: \"0.0.0.0:8889\" is also listener[0].address"],
+    );
+    check(
+        "[[listener]]\naddress = \"127.0.0.1:9889\"\n",
+        &["t.toml:2:11: listener[0].address: \"127.0.0.1:9889\" is also metrics.address"],
+    );
+    check(
+        "[[listener]]\nmax_message_bytes = 3\n",
+        &["t.toml:2:21: listener[0].max_message_bytes: 3 bytes are fewer than the exit word"],
+    );
+    check(
+        "[[listener]]\nmax_message_bytes = 3\nexit_word = \"quit\"\n",
+        &["t.toml:3:13: listener[0].exit_word: \"quit\" is longer than max_message_bytes (3)"],
     );
 }
 

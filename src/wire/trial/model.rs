@@ -5,7 +5,7 @@ use crate::wire::{Framing, InvalidUtf8, Protocol};
 
 /// How a conversation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     Exit,
     InvalidUtf8,
     TooLong,
@@ -13,16 +13,16 @@ pub(super) enum End {
 }
 
 /// All that came of a client's bytes.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Outcome {
-    pub(super) messages: Vec<String>,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) messages: Vec<String>,
     /// Whether a message had begun and not ended when the input did.
-    pub(super) was_unfinished: bool,
-    pub(super) end: End,
+    pub(crate) was_unfinished: bool,
+    pub(crate) end: End,
 }
 
 /// What the contract says of these chunks, each what one receive gave.
-pub(super) fn outcome(protocol: &Protocol, chunks: &[&[u8]]) -> Outcome {
+pub(crate) fn outcome(protocol: &Protocol, chunks: &[&[u8]]) -> Outcome {
     let mut messages = Vec::new();
     let (end, was_unfinished) = match protocol.framing {
         Framing::Raw => raw(protocol, chunks, &mut messages),
@@ -137,7 +137,7 @@ impl Reader {
         self.begun.push(byte);
         match judge(&self.begun) {
             Judgement::Whole => {
-                self.text += std::str::from_utf8(&self.begun).unwrap();
+                self.text += str::from_utf8(&self.begun).expect("the table says so");
                 self.begun.clear();
             }
             Judgement::Begun => {}
