@@ -27,8 +27,14 @@ use door::{Door, Signals};
 pub(crate) use head::trial as head_trial;
 pub use scrape::{Code, Page, Rejection, Scrape};
 
-/// The kernel's queue of scrapes not yet accepted.
-const BACKLOG: i32 = 512;
+/// The kernel's queue of scrapes not yet accepted. A flood that fills it makes the kernel drop good
+/// scrapes too, which then come back after a second at best; so it is long, and emptied fast.
+const BACKLOG: i32 = 4096;
+
+/// How long the kernel keeps what a client does not take after the door has closed, which would
+/// else be minutes: TCP_USER_TIMEOUT, inherited by what is accepted. Longer than [`Bounds::send`],
+/// so that it is the door that cuts a connection, and counts it.
+const KERNEL_PATIENCE: Duration = Duration::from_secs(15);
 
 /// What the sidecar shows, and whom it tells. The closures run in the sidecar's own threads; they
 /// must not wait for anything that may itself wait for a scrape.
@@ -78,8 +84,10 @@ struct Bounds {
     linger: Duration,
     /// After an error of the host.
     pause: Duration,
-    /// How long a client may take nothing of its answer before a newcomer may have its place.
+    /// For a client to take 64 KiB of its answer, before a newcomer may have its place.
     stall: Duration,
+    /// For a single scraper to send its request, before it may have to go for a crowd.
+    grace: Duration,
     /// For the answers under way when a stop begins.
     stop: Duration,
 }
@@ -95,7 +103,8 @@ impl Default for Bounds {
             send: Duration::from_secs(10),
             linger: Duration::from_secs(1),
             pause: Duration::from_millis(100),
-            stall: Duration::from_millis(10),
+            stall: Duration::from_millis(2),
+            grace: Duration::from_millis(100),
             stop: Duration::from_millis(500),
         }
     }
@@ -173,6 +182,7 @@ impl Drop for Sidecar {
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    socket.set_tcp_user_timeout(Some(KERNEL_PATIENCE))?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

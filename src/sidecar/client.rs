@@ -3,6 +3,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::head::{Head, Progress, Request};
@@ -11,6 +12,13 @@ use super::{Bounds, Watch};
 
 /// How often a client that goes on sending is read from in one turn.
 const DISCARDS_PER_TURN: usize = 16;
+
+/// How much is discarded of what a client sends behind its request. Who sends more is not listening
+/// for an answer, and would have the door read at full speed for as long as it lingers.
+const MAX_DISCARDED_BYTES: usize = 4 << 20;
+
+/// How much of its answer a client has to take in each [`Bounds::stall`] to be safe of its place.
+const PACE_BYTES: usize = 64 << 10;
 
 /// What a client needs of the door for one turn.
 pub(super) struct Turn<'a> {
@@ -33,6 +41,7 @@ pub(super) struct Client {
     pub(super) socket: TcpStream,
     /// The address by which a crowd is told from a single client.
     pub(super) origin: IpAddr,
+    pub(super) arrived: Instant,
     pub(super) deadline: Instant,
     /// Set if a turn ended with input left: readiness comes on edges, and no further one would
     /// tell.
@@ -45,15 +54,17 @@ enum State {
     /// The request waits for its turn, or for its answer.
     Waiting(Request),
     Answering {
-        answer: Vec<u8>,
+        answer: Arc<[u8]>,
         sent: usize,
-        progress: Instant,
+        begun: Instant,
         /// A refusal has been counted already, whatever becomes of its text.
         refusal: bool,
     },
     /// Answered; what the client still sends is discarded, because a close with input unread would
     /// make the kernel reset the connection and drop what it has not delivered.
-    Lingering,
+    Lingering {
+        discarded: usize,
+    },
 }
 
 /// Who has to go first when all places are taken: those who hold a place and ask for nothing.
@@ -76,6 +87,7 @@ impl Client {
             id,
             socket,
             origin: origin(peer),
+            arrived: now,
             deadline: now + bounds.head,
             again: false,
             state: State::Reading(Head::new(bounds.head_bytes)),
@@ -99,9 +111,13 @@ impl Client {
     pub(super) fn merit(&self, now: Instant, stall: Duration) -> Option<Merit> {
         match &self.state {
             State::Reading(_) => Some(Merit::Reading),
-            State::Lingering => Some(Merit::Lingering),
-            State::Answering { progress, .. } if now >= *progress + stall => Some(Merit::Stalled),
-            State::Waiting(_) | State::Answering { .. } => None,
+            State::Lingering { .. } => Some(Merit::Lingering),
+            // Counted from the beginning: bytes that trickle out would keep a place for long.
+            State::Answering { begun, sent, .. } => {
+                let paces = u32::try_from(1 + sent / PACE_BYTES).unwrap_or(u32::MAX);
+                (now >= *begun + stall * paces).then_some(Merit::Stalled)
+            }
+            State::Waiting(_) => None,
         }
     }
 
@@ -118,7 +134,7 @@ impl Client {
         {
             return Standing::Closed;
         }
-        if let State::Lingering = self.state {
+        if let State::Lingering { .. } = self.state {
             return self.discard(turn);
         }
         Standing::Open
@@ -152,30 +168,27 @@ impl Client {
         (turn.watch.rejected)(reason);
         self.deadline = turn.now + turn.bounds.linger;
         self.state = State::Answering {
-            answer: reason.answer(),
+            answer: reason.answer().into(),
             sent: 0,
-            progress: turn.now,
+            begun: turn.now,
             refusal: true,
         };
     }
 
     /// Takes the answer that it waited for, and sends what goes at once.
-    pub(super) fn answer(&mut self, answer: Vec<u8>, turn: &mut Turn) -> Standing {
+    pub(super) fn answer(&mut self, answer: Arc<[u8]>, turn: &mut Turn) -> Standing {
         self.deadline = turn.now + turn.bounds.send;
-        self.state = State::Answering { answer, sent: 0, progress: turn.now, refusal: false };
+        self.state = State::Answering { answer, sent: 0, begun: turn.now, refusal: false };
         self.advance(turn)
     }
 
     fn send_answer(&mut self, turn: &Turn) -> Standing {
-        let State::Answering { answer, sent, progress, .. } = &mut self.state else {
+        let State::Answering { answer, sent, .. } = &mut self.state else {
             return Standing::Open;
         };
         while *sent < answer.len() {
             match self.socket.write(&answer[*sent..]) {
-                Ok(length) => {
-                    *sent += length;
-                    *progress = turn.now;
-                }
+                Ok(length) => *sent += length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Standing::Open,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Standing::Closed,
@@ -185,15 +198,19 @@ impl Client {
             return Standing::Closed;
         }
         self.deadline = turn.now + turn.bounds.linger;
-        self.state = State::Lingering;
+        self.state = State::Lingering { discarded: 0 };
         Standing::Open
     }
 
     fn discard(&mut self, turn: &mut Turn) -> Standing {
+        let State::Lingering { discarded } = &mut self.state else {
+            return Standing::Open;
+        };
         for _ in 0..DISCARDS_PER_TURN {
             match self.socket.read(turn.scratch) {
                 Ok(0) => return Standing::Closed,
-                Ok(_) => {}
+                Ok(_) if *discarded >= MAX_DISCARDED_BYTES => return Standing::Closed,
+                Ok(length) => *discarded += length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Standing::Open,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Standing::Closed,
@@ -212,7 +229,7 @@ impl Client {
                 self.cut(turn);
                 return Standing::Closed;
             }
-            State::Lingering => return Standing::Closed,
+            State::Lingering { .. } => return Standing::Closed,
         }
         self.advance(turn)
     }
@@ -227,7 +244,7 @@ impl Client {
                 let _ = self.advance(turn);
             }
             State::Answering { .. } => self.cut(turn),
-            State::Waiting(_) | State::Lingering => {}
+            State::Waiting(_) | State::Lingering { .. } => {}
         }
     }
 
@@ -264,6 +281,27 @@ mod tests {
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
         assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
         assert_ne!(of("192.0.2.2"), of("192.0.2.1"));
+    }
+
+    #[test]
+    fn only_who_takes_its_answer_at_a_pace_is_safe_of_its_place() {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (now, bounds) = (Instant::now(), Bounds::default());
+        let peer = IpAddr::from([127, 0, 0, 1]);
+        let mut client = Client::new(0, socket, peer, now, &bounds);
+        let mut check = |sent, stalls: u32, merit| {
+            let answer = vec![0; 1 << 20].into();
+            client.state = State::Answering { answer, sent, begun: now, refusal: false };
+            let later = now + bounds.stall * stalls;
+            assert_eq!(client.merit(later, bounds.stall), merit, "{sent} in {stalls}");
+        };
+        check(0, 0, None);
+        check(0, 1, Some(Merit::Stalled));
+        check(PACE_BYTES - 1, 1, Some(Merit::Stalled));
+        check(PACE_BYTES, 1, None);
+        check(PACE_BYTES, 2, Some(Merit::Stalled));
+        check(10 * PACE_BYTES, 10, None);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use crate::accepting::{Cause, Reserve};
 
 use super::client::{Client, Standing, Turn};
-use super::places::Places;
+use super::places::{Asker, Places};
 use super::press::{Press, Printer};
 use super::{Bounds, Watch};
 
@@ -49,6 +49,8 @@ pub(super) struct Door {
     listener: Option<TcpListener>,
     /// When to try to accept without being told of a newcomer.
     accept_at: Option<Instant>,
+    /// Whether that is after an error of the host.
+    pausing: bool,
     places: Places,
     reserve: Reserve,
     press: Option<Press>,
@@ -81,6 +83,7 @@ impl Door {
             bounds,
             listener: Some(listener),
             accept_at: Some(now),
+            pausing: false,
             places: Places::new(bounds.connections),
             reserve: Reserve::new(RESERVED)?,
             press: Some(press),
@@ -142,6 +145,8 @@ impl Door {
     fn turn(&mut self, events: &Events, now: Instant) {
         for event in events {
             match event.token() {
+                // Or each newcomer would cost one more try that must fail.
+                LISTENER if self.pausing => {}
                 LISTENER => self.accept_at = Some(now),
                 PRESS | WAKER => {}
                 // The place may have a new client since: then it finds nothing to do, which does no
@@ -192,10 +197,10 @@ impl Door {
     fn accept(&mut self, now: Instant) {
         // After this turn's share there may be more.
         self.accept_at = Some(now);
+        self.pausing = false;
         for _ in 0..ACCEPTS_PER_TURN {
-            let place = self.places.vacant();
-            let Some(place) = place.or_else(|| self.places.least_deserving(now, self.bounds.stall))
-            else {
+            let vacant = self.places.vacant();
+            let Some(place) = vacant.or_else(|| self.least_deserving(now)) else {
                 // All are being answered just now; the newcomer waits in the kernel's queue.
                 self.accept_at = Some(now + self.bounds.stall);
                 return;
@@ -216,9 +221,15 @@ impl Door {
                 Err(error) if cause_of(&error) == Cause::Peer => {}
                 Err(error)
                     if cause_of(&error) == Cause::Descriptors && self.spend_descriptor(now) => {}
+                // Those who are being answered will soon let go of theirs.
+                Err(error) if cause_of(&error) == Cause::Descriptors && self.places.any_owed() => {
+                    self.accept_at = Some(now + self.bounds.stall);
+                    return;
+                }
                 Err(error) => {
                     tracing::debug!(%error, "the metrics endpoint cannot accept");
                     self.accept_at = Some(now + self.bounds.pause);
+                    self.pausing = true;
                     return;
                 }
             }
@@ -231,9 +242,23 @@ impl Door {
         if self.reserve.spend() {
             return true;
         }
-        let Some(place) = self.places.least_deserving(now, self.bounds.stall) else { return false };
+        let Some(place) = self.least_deserving(now) else { return false };
         self.evict(place, now);
         self.reserve.spend()
+    }
+
+    /// Whose place may be given away, after a last look: a request may have come meanwhile, if only
+    /// because this turn has been a long one. A client found gone has left its place vacant.
+    fn least_deserving(&mut self, now: Instant) -> Option<usize> {
+        // Each round but the last leaves one less to choose from.
+        loop {
+            let place = self.places.least_deserving(now, &self.bounds)?;
+            self.with_client(place, now, Client::advance);
+            let client = self.places.get(place);
+            if client.is_none_or(|client| client.merit(now, self.bounds.stall).is_some()) {
+                return Some(place);
+            }
+        }
     }
 
     /// Sends the client away that holds the place, if there is one.
@@ -271,14 +296,13 @@ impl Door {
         while let Some(press) = &mut self.press {
             let overdue = press.deadline().is_some_and(|deadline| now >= deadline);
             match press.advance(&mut self.scratch) {
-                Ok(Some((Some((place, id)), answer))) => self.hand_out(place, id, answer, now),
-                Ok(Some((None, _))) => {}
+                Ok(Some((askers, answer))) => self.hand_out(askers, &answer, now),
                 Ok(None) if overdue => {
                     self.retire_press(now, &io::Error::from(io::ErrorKind::TimedOut));
                 }
                 Ok(None) if press.is_free() => {
-                    let Some((asker, request)) = self.places.first_waiting() else { return };
-                    press.ask(Some(asker), request, now + self.bounds.answer);
+                    let Some((askers, request)) = self.places.first_waiting() else { return };
+                    press.ask(askers, request, now + self.bounds.answer);
                 }
                 Ok(None) => return,
                 Err(error) => self.retire_press(now, &error),
@@ -286,15 +310,17 @@ impl Door {
         }
     }
 
-    fn hand_out(&mut self, place: usize, id: u64, answer: Vec<u8>, now: Instant) {
-        self.with_client(place, now, |client, turn| {
-            // The one that asked may have gone, or got tired of waiting.
-            if client.id == id && client.request().is_some() {
-                client.answer(answer, turn)
-            } else {
-                Standing::Open
-            }
-        });
+    fn hand_out(&mut self, askers: Vec<Asker>, answer: &Arc<[u8]>, now: Instant) {
+        for Asker { place, id } in askers {
+            self.with_client(place, now, |client, turn| {
+                // The one that asked may have gone, or got tired of waiting.
+                if client.id == id && client.request().is_some() {
+                    client.answer(Arc::clone(answer), turn)
+                } else {
+                    Standing::Open
+                }
+            });
+        }
         // One that is answered makes room, if another waits for that.
         if self.places.vacant().is_none() {
             self.accept_at = Some(now);

@@ -20,6 +20,7 @@ use tiny_http::{Header, Response, Server};
 use super::Watch;
 use super::head::Request;
 use super::pages::{self, ALLOWED};
+use super::places::Asker;
 use super::scrape::Code;
 
 /// No answer is longer; a page of `/metrics` is some tens of KiB.
@@ -27,8 +28,8 @@ const MAX_ANSWER_BYTES: usize = 4 << 20;
 /// The longest head that tiny_http makes of our few fields.
 const MAX_ANSWER_HEAD_BYTES: usize = 4 << 10;
 
-/// Who is waiting for the answer of an exchange; `None` is the press' own first question.
-pub(super) type Asker = Option<(usize, u64)>;
+/// Who asked, and the whole answer as they get it.
+type Answered = (Vec<Asker>, Arc<[u8]>);
 
 /// The running tiny_http and the connection to it. One exchange is under way at a time.
 pub(super) struct Press {
@@ -41,7 +42,8 @@ pub(super) struct Press {
 }
 
 struct Exchange {
-    asker: Asker,
+    /// Who waits for the answer; nobody does for the press' own first question.
+    askers: Vec<Asker>,
     question: Vec<u8>,
     asked: usize,
     answer: Vec<u8>,
@@ -75,7 +77,7 @@ impl Press {
             exchange: None,
         };
         let probe = Request { method: "HEAD".to_owned(), path: "/".to_owned() };
-        press.ask(None, &probe, deadline);
+        press.ask(Vec::new(), &probe, deadline);
         Ok(press)
     }
 
@@ -98,14 +100,14 @@ impl Press {
 
     /// Begins an exchange. The head is written anew: nothing of the client's bytes but method and
     /// path gets here.
-    pub(super) fn ask(&mut self, asker: Asker, request: &Request, deadline: Instant) {
+    pub(super) fn ask(&mut self, askers: Vec<Asker>, request: &Request, deadline: Instant) {
         let Request { method, path } = request;
-        let (whom, token) = (if asker.is_some() { "client" } else { "probe" }, &self.token);
+        let (number, token) = (askers.len(), &self.token);
         self.exchange = Some(Exchange {
-            asker,
+            askers,
             question: format!(
                 "{method} {path} HTTP/1.1\r\nHost: door\r\n\
-                 X-Token: {token}\r\nX-For: {whom}\r\n\r\n"
+                 X-Token: {token}\r\nX-Askers: {number}\r\n\r\n"
             )
             .into_bytes(),
             asked: 0,
@@ -118,7 +120,7 @@ impl Press {
 
     /// Goes on with the exchange as far as the socket allows, and returns the answer when it is
     /// whole. An error means that this tiny_http is of no use any more.
-    pub(super) fn advance(&mut self, scratch: &mut [u8]) -> io::Result<Option<(Asker, Vec<u8>)>> {
+    pub(super) fn advance(&mut self, scratch: &mut [u8]) -> io::Result<Option<Answered>> {
         if let Some(exchange) = &mut self.exchange {
             exchange.send(&mut self.stream)?;
         }
@@ -135,7 +137,7 @@ impl Press {
             };
             if exchange.receive(&scratch[..length])? {
                 self.withdraw_listener();
-                return Ok(self.exchange.take().map(|done| (done.asker, closing(&done.answer))));
+                return Ok(self.exchange.take().map(|done| (done.askers, closing(&done.answer))));
             }
         }
     }
@@ -202,9 +204,9 @@ fn expected_length(answer: &[u8], without_body: bool) -> io::Result<Option<usize
 
 /// The answer as the client gets it. `Connection` concerns one hop: towards the client the door
 /// closes, while the standing connection stays, and `Response` would drop the field anyway.
-fn closing(answer: &[u8]) -> Vec<u8> {
+fn closing(answer: &[u8]) -> Arc<[u8]> {
     let line = memchr::memchr(b'\n', answer).map_or(0, |at| at + 1);
-    [&answer[..line], b"Connection: close\r\n", &answer[line..]].concat()
+    [&answer[..line], b"Connection: close\r\n", &answer[line..]].concat().into()
 }
 
 /// The thread that takes requests out of tiny_http and answers them.
@@ -289,7 +291,8 @@ fn print(request: tiny_http::Request, token: &str, watch: &Watch) {
         return;
     }
     let answer = pages::answer(request.method().as_str(), request.url(), watch);
-    if field("X-For") == Some("client") {
+    let askers = field("X-Askers").and_then(|number| number.parse().ok()).unwrap_or(0);
+    for _ in 0..askers {
         (watch.answered)(answer.scrape);
     }
     let code = answer.scrape.code;
@@ -347,9 +350,9 @@ mod tests {
         Instant::now() + Duration::from_secs(60)
     }
 
-    fn answer(press: &mut Press) -> (Asker, String) {
-        let (asker, answer) = press.advance(&mut [0; 4096]).unwrap().unwrap();
-        (asker, String::from_utf8(answer).unwrap())
+    fn answer(press: &mut Press) -> (Vec<Asker>, String) {
+        let (askers, answer) = press.advance(&mut [0; 4096]).unwrap().unwrap();
+        (askers, String::from_utf8(answer.to_vec()).unwrap())
     }
 
     #[test]
@@ -363,9 +366,10 @@ mod tests {
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         for place in 0..3 {
             let request = Request { method: "GET".to_owned(), path: "/metrics".to_owned() };
-            press.ask(Some((place, 7)), &request, far());
-            let (asker, text) = answer(&mut press);
-            assert_eq!(asker, Some((place, 7)));
+            let expected = [Asker { place, id: 7 }, Asker { place: 9, id: 8 }];
+            press.ask(expected.to_vec(), &request, far());
+            let (askers, text) = answer(&mut press);
+            assert_eq!(askers, expected);
             assert!(text.ends_with("\r\n\r\nup 1\n"), "{text}");
         }
         press.retire().join(Duration::from_secs(10));

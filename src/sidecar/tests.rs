@@ -255,6 +255,17 @@ fn a_client_that_takes_no_answer_is_cut_and_its_place_is_free() {
 }
 
 #[test]
+fn the_kernel_gives_up_on_an_answer_that_is_not_taken_but_not_before_the_door() {
+    let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    let patience = socket2::SockRef::from(&accepted).tcp_user_timeout().unwrap();
+    assert_eq!(patience, Some(KERNEL_PATIENCE));
+    assert!(KERNEL_PATIENCE > Bounds::default().send);
+    drop(client);
+}
+
+#[test]
 fn readers_that_stall_give_way_to_a_newcomer() {
     let bounds = Bounds { connections: 4, ..Bounds::default() };
     let bench = Bench::with(bounds, || vec![b'x'; (4 << 20) - 1024]);

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Client, Server};
+use crate::harness::Server;
+use crate::stuck::stuck_client;
 
 /// A server whose wall clock is the host's and what its file says more.
 struct Shifted {
@@ -91,13 +92,13 @@ fn no_timeout_fires_because_the_clock_jumps() {
     let mut lingering = server.connect();
     lingering.send("exit\n");
     lingering.expect_end();
-    let mut stuck = server.connect();
-    stuck_in_sending(&mut stuck);
-    server.eventually("replies are pending", |metrics| metrics.sum("talkback_pending_bytes") > 0.0);
+    let stuck = stuck_client(server, server.address());
     for jump in [3600, -3600, 0, 7200] {
         shifted.jump_to(jump);
         idle.echo("still here\n");
-        assert_eq!(server.metrics().sum("talkback_connections"), 4.0, "{jump}");
+        server.eventually(&format!("four are left at {jump}"), |metrics| {
+            metrics.sum("talkback_connections") == 4.0
+        });
     }
     unfinished.send(" and finished\n");
     unfinished.expect("unfinished and finished\n");
@@ -108,23 +109,6 @@ fn no_timeout_fires_because_the_clock_jumps() {
         assert_eq!(metrics.closes().get(timeout), None);
     }
     metrics.assert_ledger();
-}
-
-/// Sends until the server has stopped reading, and reads nothing.
-fn stuck_in_sending(client: &mut Client) {
-    use std::io::{ErrorKind, Write};
-    client.stream.set_nonblocking(true).unwrap();
-    let line = [&[b'x'; 999][..], b"\n"].concat();
-    let mut full = 0;
-    // Full for so long that it is not only the server's turn of somebody else.
-    while full < 1000 {
-        match client.stream.write(&line) {
-            Ok(_) => full = 0,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => full += 1,
-            Err(error) => panic!("{error}"),
-        }
-        std::thread::yield_now();
-    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn thread_of(server: &Server, name: &str) -> u32 {
 
 impl Faults {
     /// From now on calls of the thread fail as each of `faults` says, in strace's words:
-    /// `accept4:error=EMFILE:when=1..20`. Counted from the call that it waits in.
+    /// `accept4:error=EMFILE:when=1..20`. The first is the call that it waits in, which must fail.
     #[track_caller]
     pub fn inject(server: &Server, thread: &str, faults: &[&str]) -> Self {
         let thread = thread_of(server, thread);
@@ -37,16 +37,15 @@ impl Faults {
             command.arg("-e").arg(format!("inject={fault}"));
         }
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        let mut strace = command.spawn().unwrap();
-        let status = format!("/proc/{}/task/{thread}/status", server.pid());
-        eventually("strace is attached", || {
-            let ended = strace.try_wait().unwrap();
+        let strace = command.spawn().unwrap();
+        let mut faults = Self { strace, dir };
+        // Until then the thread may still be in a call that began before.
+        eventually("the first call has failed", || {
+            let ended = faults.strace.try_wait().unwrap();
             assert!(ended.is_none(), "strace may not attach (kernel.yama.ptrace_scope): {ended:?}");
-            let status = fs::read_to_string(&status).unwrap_or_default();
-            // The thread may have ended of what was injected by now.
-            status.is_empty() || !status.contains("TracerPid:\t0\n")
+            !faults.times().is_empty()
         });
-        Self { strace, dir }
+        faults
     }
 
     /// When each of the calls that were made to fail so far did so, in seconds.

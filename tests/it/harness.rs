@@ -47,6 +47,7 @@ impl Server {
 
     /// Started, and perhaps never ready.
     pub fn spawn(config: &str, prepare: impl FnOnce(&mut Command) -> &mut Command) -> Self {
+        crate::quiet::share();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("talkback.toml");
         let mut config = config.to_owned();

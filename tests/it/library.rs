@@ -60,6 +60,7 @@ fn config() -> Config {
 /// A server whose clients are each answered by a responder that `make` makes.
 #[track_caller]
 fn start(config: &Config, make: impl Fn() -> Box<dyn Responder> + Send + Sync + 'static) -> Server {
+    crate::quiet::share();
     let responders = Responders::default().with("ours", move |_| make());
     Server::start_with(config, &responders).unwrap()
 }
