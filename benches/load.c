@@ -1,43 +1,34 @@
-// A closed-loop load: every connection sends one batch of messages, waits for all of its bytes to
-// come back, compares them, and only then sends the next. One thread, bounded in count and time.
-// Prints one line of JSON: messages, seconds, and the latency of a batch in microseconds.
+// A load that compares every byte that comes back. In a closed loop every connection sends one
+// batch of messages and, once all of it has come back, the next; with --rate each message has its
+// time, and its latency counts from then on. One thread, bounded in count and time. Prints one line
+// of JSON: messages, seconds, and the latency of a batch or message in microseconds.
 
 #define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
 #include <getopt.h>
-#include <netdb.h>
-#include <netinet/tcp.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
+#include <sys/prctl.h>
+
+#include "client.h"
 
 enum { EVENTS = 256, RECV_BYTES = 256 * 1024, SUB_BUCKETS = 64, BUCKETS = 64 * SUB_BUCKETS };
 static const uint64_t MAX_TEXT_BYTES = 256u << 20;
 
 static const char USAGE[] =
     "usage: load HOST PORT [--connections 64] [--messages 100000] [--bytes 64] [--line]\n"
-    "            [--pipeline 1] [--connect-each] [--seconds-max 60] [--gate]\n"
+    "            [--pipeline 1 | --connect-each | --rate N] [--seconds-max 60] [--gate]\n"
     "  HOST            a numeric address\n"
     "  --messages      all connections together, rounded up to whole batches\n"
     "  --bytes         of one message, its line ending included\n"
     "  --line          each message ends with a line feed\n"
     "  --pipeline      messages a batch: sent at once, awaited together\n"
     "  --connect-each  a new connection for every batch, its cost included\n"
+    "  --rate          messages a second, all connections together, evenly spread, whether or not\n"
+    "                  the ones before have been answered\n"
     "  --gate          print `ready` once all are connected and have had one answer, and wait for\n"
     "                  a line of input before the messages and for another before closing\n";
 
 struct options {
     const char *host, *port;
-    uint64_t connections, messages, bytes, pipeline, seconds_max;
+    uint64_t connections, messages, bytes, pipeline, rate, seconds_max;
     int line, connect_each, gate;
 };
 
@@ -46,44 +37,18 @@ struct connection {
     int write_armed;
     char *batch;
     size_t sent, received;
-    uint64_t began;
+    uint64_t began, replies;
 };
 
 static struct options options = {
     .connections = 64, .messages = 100000, .bytes = 64, .pipeline = 1, .seconds_max = 60};
-static struct sockaddr_storage address;
-static socklen_t address_len;
+static struct server server;
 static struct connection *connections;
 static size_t batch_bytes;
 static int epoll_fd;
 static uint64_t to_begin, to_finish;
+static uint64_t schedule_began; // 0 = the loop is closed.
 static uint64_t latency[BUCKETS];
-
-static _Noreturn void fail(const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    fprintf(stderr, "load: ");
-    vfprintf(stderr, format, arguments);
-    fprintf(stderr, "\n");
-    exit(1);
-}
-
-static void out_of_time(int signal)
-{
-    (void)signal;
-    static const char text[] = "load: not done within --seconds-max\n";
-    ssize_t ignored = write(STDERR_FILENO, text, sizeof text - 1);
-    (void)ignored; // There is nobody left to tell.
-    _exit(1);
-}
-
-static uint64_t now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
-}
 
 // Buckets of powers of two in 64 parts each: within 1.6 % at any size, in constant memory.
 static size_t bucket_of(uint64_t nanoseconds)
@@ -122,16 +87,9 @@ static void watch(struct connection *connection, int operation, uint32_t events)
         fail("cannot watch a connection: %s", strerror(errno));
 }
 
-// Blocks until the handshake is done, which on loopback is at once.
 static void open_connection(struct connection *connection)
 {
-    connection->fd = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (connection->fd < 0)
-        fail("cannot make a socket: %s", strerror(errno));
-    int on = 1;
-    setsockopt(connection->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    if (connect(connection->fd, (struct sockaddr *)&address, address_len) < 0)
-        fail("cannot connect to %s:%s: %s", options.host, options.port, strerror(errno));
+    connection->fd = connect_to(&server);
     connection->write_armed = 0;
     watch(connection, EPOLL_CTL_ADD, EPOLLIN);
 }
@@ -177,6 +135,35 @@ static void finish_batch(struct connection *connection)
     begin_batch(connection);
 }
 
+// Message `n` of all is that of connection `n` modulo their number.
+static uint64_t due(uint64_t n)
+{
+    return schedule_began + n * 1000000000u / options.rate;
+}
+
+// Counts the messages that are answered whole; `sent` and `received` go on from the next one.
+static void finish_scheduled(struct connection *connection)
+{
+    uint64_t time = now(), first = (uint64_t)(connection - connections);
+    while (connection->received >= batch_bytes) {
+        connection->received -= batch_bytes;
+        connection->sent -= batch_bytes;
+        latency[bucket_of(time - due(connection->replies++ * options.connections + first))]++;
+        to_finish--;
+    }
+}
+
+static void compare(const struct connection *connection, const char *bytes, size_t length)
+{
+    for (size_t at = 0; at < length;) {
+        size_t from = (connection->received + at) % batch_bytes;
+        size_t part = batch_bytes - from < length - at ? batch_bytes - from : length - at;
+        if (memcmp(bytes + at, connection->batch + from, part) != 0)
+            fail("other bytes came back than were sent");
+        at += part;
+    }
+}
+
 // One recv an event: the set is level-triggered, so that what is left comes back by itself.
 static void receive(struct connection *connection)
 {
@@ -188,34 +175,65 @@ static void receive(struct connection *connection)
         fail("cannot receive: %s", strerror(errno));
     if (received == 0)
         fail("the server closed a connection, %zu of %zu bytes came back", connection->received,
-             batch_bytes);
+             connection->sent);
     if ((size_t)received > connection->sent - connection->received)
         fail("%zu bytes came back, only %zu were sent",
              connection->received + (size_t)received, connection->sent);
-    if (memcmp(buffer, connection->batch + connection->received, (size_t)received) != 0)
-        fail("other bytes came back than were sent");
+    compare(connection, buffer, (size_t)received);
     connection->received += (size_t)received;
-    if (connection->received == batch_bytes)
+    if (schedule_began != 0)
+        finish_scheduled(connection);
+    else if (connection->received == batch_bytes)
         finish_batch(connection);
+}
+
+static void take_events(uint64_t until)
+{
+    static struct epoll_event events[EVENTS];
+    int ready = await(epoll_fd, events, EVENTS, until);
+    for (int i = 0; i < ready; i++) {
+        struct connection *connection = events[i].data.ptr;
+        if (events[i].events & EPOLLOUT)
+            send_more(connection);
+        if (events[i].events & (EPOLLIN | EPOLLERR | EPOLLHUP))
+            receive(connection);
+    }
 }
 
 static void exchange(uint64_t batches)
 {
-    static struct epoll_event events[EVENTS];
     to_begin = to_finish = batches;
     for (uint64_t i = 0; i < options.connections; i++)
         begin_batch(&connections[i]);
-    while (to_finish > 0) {
-        int ready = epoll_wait(epoll_fd, events, EVENTS, -1);
-        if (ready < 0 && errno != EINTR)
-            fail("cannot wait: %s", strerror(errno));
-        for (int i = 0; i < ready; i++) {
-            struct connection *connection = events[i].data.ptr;
-            if (events[i].events & EPOLLOUT)
-                send_more(connection);
-            if (events[i].events & (EPOLLIN | EPOLLERR | EPOLLHUP))
-                receive(connection);
-        }
+    while (to_finish > 0)
+        take_events(UINT64_MAX);
+}
+
+static void send_scheduled(struct connection *connection)
+{
+    ssize_t sent = send(connection->fd, connection->batch, batch_bytes,
+                        MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent < 0 && errno != EAGAIN)
+        fail("cannot send: %s", strerror(errno));
+    if (sent != (ssize_t)batch_bytes)
+        fail("the kernel holds all it can of unanswered messages: --rate is too high");
+    connection->sent += batch_bytes;
+}
+
+// What one late answer delays is the messages behind it, and each of them says so: its latency
+// counts from when it was due, not from when it could be sent.
+static void keep_schedule(uint64_t messages)
+{
+    for (uint64_t i = 0; i < options.connections; i++)
+        connections[i].sent = connections[i].received = 0;
+    // The kernel's 50 µs of slack would be most of what is measured.
+    prctl(PR_SET_TIMERSLACK, 1);
+    schedule_began = now();
+    to_finish = messages;
+    for (uint64_t n = 0; to_finish > 0;) {
+        for (; n < messages && due(n) <= now(); n++)
+            send_scheduled(&connections[n % options.connections]);
+        take_events(n < messages ? due(n) : UINT64_MAX);
     }
 }
 
@@ -240,40 +258,24 @@ static void write_batches(void)
     }
 }
 
-static void wait_at_gate(void)
-{
-    fflush(stdout);
-    int c;
-    while ((c = getchar()) != EOF && c != '\n')
-        ;
-}
-
-static uint64_t number(const char *name, const char *text, uint64_t max)
-{
-    char *rest;
-    errno = 0;
-    unsigned long long value = strtoull(text, &rest, 10);
-    if (errno != 0 || rest == text || *rest != '\0' || *text == '-' || value < 1 || value > max)
-        fail("--%s must be 1 to %llu, not `%s`", name, (unsigned long long)max, text);
-    return value;
-}
-
 static void read_options(int argc, char **argv)
 {
     static const struct option names[] = {
         {"connections", required_argument, NULL, 'c'}, {"messages", required_argument, NULL, 'm'},
         {"bytes", required_argument, NULL, 'b'},       {"pipeline", required_argument, NULL, 'p'},
-        {"seconds-max", required_argument, NULL, 's'}, {"line", no_argument, NULL, 'l'},
-        {"connect-each", no_argument, NULL, 'e'},      {"gate", no_argument, NULL, 'g'},
-        {"help", no_argument, NULL, 'h'},              {NULL, 0, NULL, 0},
+        {"rate", required_argument, NULL, 'r'},        {"line", no_argument, NULL, 'l'},
+        {"seconds-max", required_argument, NULL, 's'}, {"connect-each", no_argument, NULL, 'e'},
+        {"gate", no_argument, NULL, 'g'},              {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
     };
     for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
         switch (option) {
-        case 'c': options.connections = number("connections", optarg, 60000); break;
-        case 'm': options.messages = number("messages", optarg, 1000000000); break;
-        case 'b': options.bytes = number("bytes", optarg, 16 << 20); break;
-        case 'p': options.pipeline = number("pipeline", optarg, 10000); break;
-        case 's': options.seconds_max = number("seconds-max", optarg, 3600); break;
+        case 'c': options.connections = number("connections", optarg, 1, 60000); break;
+        case 'm': options.messages = number("messages", optarg, 1, 1000000000); break;
+        case 'b': options.bytes = number("bytes", optarg, 1, 16 << 20); break;
+        case 'p': options.pipeline = number("pipeline", optarg, 1, 10000); break;
+        case 'r': options.rate = number("rate", optarg, 1, 10000000); break;
+        case 's': options.seconds_max = number("seconds-max", optarg, 1, 3600); break;
         case 'l': options.line = 1; break;
         case 'e': options.connect_each = 1; break;
         case 'g': options.gate = 1; break;
@@ -289,32 +291,15 @@ static void read_options(int argc, char **argv)
     options.port = argv[optind + 1];
     if (options.connections * options.bytes * options.pipeline > MAX_TEXT_BYTES)
         fail("--connections × --bytes × --pipeline is above 256 MiB");
-}
-
-static void find_address(void)
-{
-    struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV,
-                             .ai_socktype = SOCK_STREAM};
-    struct addrinfo *found;
-    int error = getaddrinfo(options.host, options.port, &hints, &found);
-    if (error != 0)
-        fail("%s %s is no address: %s", options.host, options.port, gai_strerror(error));
-    memcpy(&address, found->ai_addr, found->ai_addrlen);
-    address_len = found->ai_addrlen;
-    freeaddrinfo(found);
+    if (options.rate > 0 && (options.connect_each || options.pipeline > 1))
+        fail("--rate knows neither --pipeline nor --connect-each");
 }
 
 int main(int argc, char **argv)
 {
     read_options(argc, argv);
-    find_address();
-    struct rlimit files;
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
-        files.rlim_cur = files.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &files);
-    }
-    signal(SIGALRM, out_of_time);
-    alarm((unsigned)options.seconds_max);
+    server = find_server(options.host, options.port);
+    set_bounds(options.seconds_max);
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (epoll_fd < 0)
         fail("cannot use epoll: %s", strerror(errno));
@@ -333,11 +318,15 @@ int main(int argc, char **argv)
 
     uint64_t batches = (options.messages + options.pipeline - 1) / options.pipeline;
     uint64_t began = now();
-    exchange(batches);
+    if (options.rate > 0)
+        keep_schedule(batches);
+    else
+        exchange(batches);
     double seconds = (double)(now() - began) / 1e9;
-    printf("{\"messages\": %llu, \"seconds\": %.6f, \"p50_us\": %.1f, \"p99_us\": %.1f}\n",
+    printf("{\"messages\": %llu, \"seconds\": %.6f, \"p50_us\": %.1f, \"p99_us\": %.1f, "
+           "\"max_us\": %.1f}\n",
            (unsigned long long)(batches * options.pipeline), seconds, percentile(0.50),
-           percentile(0.99));
+           percentile(0.99), percentile(1));
     if (options.gate)
         wait_at_gate();
     return 0;

@@ -1,6 +1,7 @@
-"""The rig that `run` and `syscalls` share: it builds the programs, starts one pinned server at a
-time, drives the load against it, and ends what it started, whatever happens."""
+"""The rig that the benchmarks share: it builds the programs, starts one pinned server at a time,
+drives load against it, and ends what it started, whatever happens."""
 
+import argparse
 import json
 import os
 import select
@@ -19,7 +20,10 @@ ROOT = BENCHES.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 BUILT = TARGET / "benches"
 LOAD = BUILT / "load"
+COMPANY = BUILT / "company"
+ENDINGS = BUILT / "endings"
 EPOLL_ECHO = BUILT / "epoll_echo"
+C_PEER = f"{EPOLL_ECHO} {{port}}"
 
 LOAD_SECONDS = 120
 START_SECONDS = 20
@@ -33,6 +37,9 @@ name = "bench"
 address = "127.0.0.1:{port}"
 framing = "{framing}"
 responder = "echo"
+
+[limits]
+{limits}
 
 [metrics]
 address = ""
@@ -74,9 +81,10 @@ def cpus():
 def build_c():
     need("gcc", "gcc libc6-dev")
     BUILT.mkdir(parents=True, exist_ok=True)
-    programs = {BENCHES / "peers/epoll_echo.c": EPOLL_ECHO, BENCHES / "load.c": LOAD}
-    for source, program in programs.items():
-        command = ["gcc", "-std=c11", "-O2", "-Wall", "-Wextra", "-o", program, source]
+    sources = ("load.c", "company.c", "endings.c", "peers/epoll_echo.c")
+    for source in (BENCHES / name for name in sources):
+        program = BUILT / source.stem
+        command = ["gcc", "-std=c11", "-O2", "-Wall", "-Wextra", "-pthread", "-o", program, source]
         if subprocess.run(command, check=False).returncode != 0:
             raise Trouble(f"gcc could not build {source.name}")
 
@@ -115,21 +123,18 @@ def end(process):
 
 
 class Server:
-    """A server on one CPU. `command` may name {port}, {framing} and {config}, a talkback config."""
+    """A server on the CPUs given, else on one. `config` is a talkback config; it may name {port}
+    and the other values, and `command` those and the config's path as {config}."""
 
-    def __init__(self, command, framing="raw", wrapper=()):
+    def __init__(self, command, config=CONFIG, wrapper=(), on=None, **values):
         self.port = free_port()
         self.directory = tempfile.TemporaryDirectory(prefix="talkback-bench-")
-        config = Path(self.directory.name) / "talkback.toml"
-        config.write_text(CONFIG.format(port=self.port, framing=framing))
-        words = [
-            word.replace("{port}", str(self.port))
-            .replace("{framing}", framing)
-            .replace("{config}", str(config))
-            for word in shlex.split(command)
-        ]
+        path = Path(self.directory.name) / "talkback.toml"
+        values = {"port": self.port, "framing": "raw", "limits": "", **values}
+        path.write_text(config.format(**values))
+        words = [word.format(config=path, **values) for word in shlex.split(command)]
         self.log = Path(self.directory.name) / "stderr"
-        cpu = cpus()[0]
+        on = on or {cpus()[0]}
         try:
             with self.log.open("wb") as log:
                 self.process = subprocess.Popen(
@@ -137,7 +142,7 @@ class Server:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=log,
-                    preexec_fn=lambda: os.sched_setaffinity(0, {cpu}),
+                    preexec_fn=lambda: os.sched_setaffinity(0, on),
                 )
         except OSError as error:
             self.directory.cleanup()
@@ -180,13 +185,20 @@ class Server:
         return time.clock_gettime_ns((~self.pid << 3) | 2)
 
 
-class Load:
-    """A load that is connected and waits: `go` lets it send, and it closes on the way out."""
+    def waited_ns(self):
+        """How long its threads were ready to run and did not: its CPU had something else to do."""
+        tasks = Path(f"/proc/{self.pid}/task")
+        return sum(int((task / "schedstat").read_text().split()[1]) for task in tasks.iterdir())
 
-    def __init__(self, port, arguments, seconds_max=LOAD_SECONDS):
+
+class Clients:
+    """A program of clients that says when all of them are connected, goes on at a line of input,
+    tells its figures, and closes at the next line."""
+
+    def __init__(self, program, port, arguments, seconds_max=LOAD_SECONDS):
         cpu = cpus()[1]
         self.seconds_max = seconds_max
-        command = [LOAD, "127.0.0.1", str(port), "--gate", "--seconds-max", str(seconds_max)]
+        command = [program, "127.0.0.1", str(port), "--seconds-max", str(seconds_max)]
         self.process = subprocess.Popen(
             [*command, *map(str, arguments)],
             stdin=subprocess.PIPE,
@@ -218,7 +230,7 @@ class Load:
         self.process.stderr.close()
 
     def go(self):
-        """Sends all messages, waits for all replies, and returns the load's own figures."""
+        """Lets it go on, waits for its figures, and returns them."""
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         return json.loads(self._line())
@@ -228,11 +240,45 @@ class Load:
         line = self.process.stdout.readline() if ready else ""
         if not line:
             end(self.process)
-            words = self.process.stderr.read().strip().splitlines() or ["load: no word"]
+            program = Path(self.process.args[0]).name
+            words = self.process.stderr.read().strip().splitlines() or [f"{program}: no word"]
             raise Trouble(words[-1])
         return line
+
+
+class Load(Clients):
+    """Connected and waiting; `go` sends all messages and waits for all replies."""
+
+    def __init__(self, port, arguments):
+        super().__init__(LOAD, port, ("--gate", *arguments))
+
+
+class Company(Clients):
+    """Hostile from the first moment until `go`, which tells what it did."""
+
+    def __init__(self, port):
+        super().__init__(COMPANY, port, ())
 
 
 def settle():
     """Lets a server go to sleep, so that its CPU clock is complete and its last closes are done."""
     time.sleep(0.05)
+
+
+def show(header, rows, markdown):
+    table = [header, *rows]
+    if markdown:
+        table.insert(1, ["---"] * len(header))
+        for row in table:
+            print("| " + " | ".join(row) + " |")
+        return
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    for row in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+def positive(text):
+    value = int(text)
+    if not 1 <= value <= 100_000_000:
+        raise argparse.ArgumentTypeError("must be 1 to 100000000")
+    return value

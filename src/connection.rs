@@ -27,7 +27,7 @@ pub(crate) use send::Outgoing;
 pub(crate) const RECEIVE_BUFFER_BYTES: usize = MAX_HELD + MAX_RECEIVE_BYTES;
 
 /// A turn ends when so much was received in it: neighbours wait no longer than that takes.
-const TURN_BYTES: usize = 2 * MAX_RECEIVE_BYTES;
+const TURN_BYTES: usize = MAX_RECEIVE_BYTES;
 
 /// What the connections of one listener have in common.
 #[derive(Debug)]
@@ -144,7 +144,7 @@ pub(crate) struct Connection {
     /// `None` for the built-in services, and after a panic.
     responder: Option<Box<dyn Responder>>,
     framer: Framer,
-    rest: Vec<u8>,
+    rest: Box<[u8]>,
     rest_at: usize,
     /// The framer was stopped before it had used up what it was given.
     is_stopped: bool,
@@ -183,7 +183,7 @@ impl Connection {
             conversation,
             peer,
             responder: None,
-            rest: Vec::new(),
+            rest: Box::default(),
             rest_at: 0,
             is_stopped: false,
             has_input_ended: false,
@@ -248,6 +248,11 @@ impl Connection {
 
     fn open(&mut self, turn: &mut Turn<'_>) {
         self.is_open = true;
+        if self.peer.is_none() {
+            // A Unix socket takes nothing over from its listener. Where the kernel refuses, urgent
+            // data is lost, but nothing waits behind it.
+            let _ = rustix::net::sockopt::set_socket_oobinline(&self.socket, true);
+        }
         if let Service::Custom(factory) = &self.conversation.service {
             let client = responder::Client::new(&self.conversation.name, self.peer);
             match catch_unwind(AssertUnwindSafe(|| factory(&client))) {
@@ -314,7 +319,8 @@ impl Connection {
                 if self.pending.is_empty() {
                     self.times.progress = Instant::now();
                 }
-                self.pending.append(&[text.as_bytes(), terminator.as_bytes()]);
+                let most = self.conversation.max_pending_bytes;
+                self.pending.append(&[text.as_bytes(), terminator.as_bytes()], most);
                 self.tally_pending(tally);
                 tally.replies += 1;
             }
@@ -342,6 +348,12 @@ impl Connection {
     #[must_use]
     pub(crate) fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+
+    /// Memory that holds received bytes.
+    #[must_use]
+    pub(crate) fn input_bytes(&self) -> usize {
+        self.rest.len() + self.framer.capacity()
     }
 
     /// What it has in common with its listener's others.
@@ -374,7 +386,7 @@ impl Connection {
 
     fn stop_reading(&mut self, reason: CloseReason) -> Option<Outcome> {
         self.phase = Phase::Flushing(reason);
-        self.rest = Vec::new();
+        self.rest = Box::default();
         None
     }
 

@@ -11,6 +11,7 @@ mod lifecycle;
 mod listen;
 mod pace;
 mod pool;
+mod reclaim;
 mod start;
 mod timers;
 mod worker;

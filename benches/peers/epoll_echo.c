@@ -1,6 +1,6 @@
 // A bare echo server on epoll, in one thread: the least work that a TCP server can do a message.
 // It answers what it received, without a look at the bytes, and so is the floor that talkback is
-// measured against. It is no model of a server: no limits, no timeouts, no fairness, no metrics.
+// measured against. It is no model of a server: no limits, no timeouts, no metrics.
 //
 //     epoll_echo PORT        listens on 127.0.0.1; 0 takes a free port and prints it
 
@@ -24,7 +24,6 @@ enum { BACKLOG = 1024, BATCH = 256, BUFFER_BYTES = 64 * 1024, MAX_FDS = 65536, M
 struct connection {
     char *rest; // What the kernel would not take. While it is set nothing is received.
     size_t rest_len, rest_sent;
-    uint32_t ending; // Read-closed and error flags seen so far: no second edge brings them.
     int write_armed; // EPOLLOUT is registered. On edges it costs nothing to leave it there.
 };
 
@@ -55,6 +54,14 @@ static ssize_t send_some(int fd, const char *bytes, size_t len)
     return sent < 0 && errno == EAGAIN ? 0 : sent;
 }
 
+// Asks for an event of what the socket is ready for now, which comes behind those of the others.
+static int rearm(int fd)
+{
+    uint32_t out = connections[fd].write_armed ? EPOLLOUT : 0;
+    struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP | EPOLLET | out, .data.fd = fd};
+    return epoll_ctl(epoll_fd, EPOLL_CTL_MOD, fd, &event);
+}
+
 // Keeps what a short send left over, and asks for the edge that says there is room again.
 static int keep_rest(int fd, const char *bytes, size_t len)
 {
@@ -68,9 +75,7 @@ static int keep_rest(int fd, const char *bytes, size_t len)
     if (connection->write_armed)
         return 0;
     connection->write_armed = 1;
-    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
-                                .data.fd = fd};
-    return epoll_ctl(epoll_fd, EPOLL_CTL_MOD, fd, &event);
+    return rearm(fd);
 }
 
 // Returns 1 once nothing is left over, 0 if some still is, -1 if the connection is dead.
@@ -89,40 +94,31 @@ static int send_rest(int fd)
     return 1;
 }
 
-// One recv and one send a message. A recv shorter than the buffer has drained the socket, unless
-// the peer's end may stand behind the bytes.
+// One recv and one send an event, so that nobody waits for more than that of a neighbour's. A recv
+// shorter than the buffer has drained the socket, unless the peer's end may stand behind the bytes.
 static void serve(int fd, uint32_t events)
 {
-    struct connection *connection = &connections[fd];
-    connection->ending |= events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR);
-    for (;;) {
-        int flushed = connection->rest == NULL ? 1 : send_rest(fd);
-        if (flushed < 0)
-            end(fd);
-        if (flushed <= 0)
-            return;
+    int flushed = connections[fd].rest == NULL ? 1 : send_rest(fd);
+    if (flushed < 0)
+        end(fd);
+    if (flushed <= 0)
+        return;
 
-        ssize_t received = recv(fd, buffer, sizeof buffer, 0);
-        if (received < 0 && errno == EINTR)
-            continue;
-        if (received < 0 && errno == EAGAIN)
-            return;
-        if (received <= 0) {
-            end(fd);
-            return;
-        }
-
-        ssize_t sent = send_some(fd, buffer, (size_t)received);
-        size_t left = sent < 0 ? 0 : (size_t)(received - sent);
-        if (sent < 0 || (left > 0 && keep_rest(fd, buffer + sent, left) < 0)) {
-            end(fd);
-            return;
-        }
-        if (left > 0)
-            return;
-        if (received < (ssize_t)sizeof buffer && connection->ending == 0)
-            return;
+    ssize_t received = recv(fd, buffer, sizeof buffer, 0);
+    if (received < 0 && errno == EAGAIN)
+        return;
+    if (received <= 0) {
+        end(fd);
+        return;
     }
+
+    ssize_t sent = send_some(fd, buffer, (size_t)received);
+    size_t left = sent < 0 ? 0 : (size_t)(received - sent);
+    int is_drained = received < (ssize_t)sizeof buffer &&
+                     (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) == 0;
+    if (sent < 0 || (left > 0 && keep_rest(fd, buffer + sent, left) < 0) ||
+        (left == 0 && !is_drained && rearm(fd) < 0))
+        end(fd);
 }
 
 // Takes all that the kernel has queued, so that a burst costs one wait and not one a connection.

@@ -102,7 +102,7 @@ impl Connection {
         let mut at = 0;
         let stop = self.answer(chunk, &mut at, turn, budget);
         if matches!(stop, Stop::Held) {
-            self.rest = chunk[at..].to_vec();
+            self.rest = chunk[at..].into();
             self.rest_at = 0;
         }
         stop
@@ -114,7 +114,7 @@ impl Connection {
         // The end of input can hold too, and leaves no rest behind.
         let mut at = std::mem::take(&mut self.rest_at);
         let stop = self.answer(&rest, &mut at, turn, budget);
-        if matches!(stop, Stop::Held) {
+        if matches!(stop, Stop::Held) && at < rest.len() {
             self.rest = rest;
             self.rest_at = at;
         }
@@ -150,6 +150,10 @@ impl Connection {
             }
         };
         self.is_stopped = matches!(stop, Stop::Held);
+        if self.is_stopped {
+            // What may be a long line is not kept beside the rest behind it.
+            self.framer.forget_given();
+        }
         stop
     }
 

@@ -9,13 +9,24 @@ use crate::wire::{MAX_RECEIVE_BYTES, Message};
 
 use super::{Connection, Turn};
 
+/// What a worker keeps of the buffer in which replies are gathered.
+const KEPT_BYTES: usize = 4 * MAX_RECEIVE_BYTES;
+
 /// The replies of one turn, gathered so that they leave in one send. Echoes are a run of the
 /// received chunk as long as they are contiguous there, and copied only when they are not.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Outgoing {
     /// The replies so far are these bytes of the chunk, if nothing is copied.
     run: Range<usize>,
     copied: Vec<u8>,
+}
+
+impl Default for Outgoing {
+    /// Its buffer is there from the start, where untouched pages cost nothing. Made later, among
+    /// the buffers of connections, it would keep the allocator from giving those back.
+    fn default() -> Self {
+        Self { run: 0..0, copied: Vec::with_capacity(KEPT_BYTES) }
+    }
 }
 
 impl Outgoing {
@@ -68,7 +79,7 @@ impl Outgoing {
         self.run = 0..0;
         self.copied.clear();
         // One long reply must not keep its memory with the worker for ever.
-        self.copied.shrink_to(4 * MAX_RECEIVE_BYTES);
+        self.copied.shrink_to(KEPT_BYTES);
     }
 }
 
@@ -88,14 +99,19 @@ impl Pending {
         self.len() == 0
     }
 
-    pub(super) fn append(&mut self, parts: &[&[u8]]) {
+    /// Adds to the end; memory grows by doubling up to `most` bytes, and beyond by what is needed.
+    pub(super) fn append(&mut self, parts: &[&[u8]], most: usize) {
         let added = parts.iter().map(|part| part.len()).sum::<usize>();
-        // What was sent makes room before memory grows; growth is by what is needed, not by twice.
+        // What was sent makes room before memory grows.
         if self.at > 0 && self.bytes.len() + added > self.bytes.capacity() {
             self.bytes.drain(..self.at);
             self.at = 0;
         }
-        self.bytes.reserve_exact(added);
+        let length = self.bytes.len() + added;
+        if length > self.bytes.capacity() {
+            let wanted = length.max((2 * self.bytes.capacity()).min(most));
+            self.bytes.reserve_exact(wanted - self.bytes.len());
+        }
         for part in parts {
             self.bytes.extend_from_slice(part);
         }
@@ -133,7 +149,7 @@ impl Connection {
         if taken < bytes.len() {
             self.readiness.writable = false;
             // Kept in any case: where the connection failed, it counts as thrown away.
-            self.pending.append(&[&bytes[taken..]]);
+            self.pending.append(&[&bytes[taken..]], self.conversation.max_pending_bytes);
         }
         turn.outgoing.clear();
         result.map(|_| ())
@@ -159,5 +175,35 @@ impl Connection {
     fn count_sent(&mut self, sent: usize, tally: &mut crate::metrics::Tally) {
         self.sent_bytes += sent as u64;
         tally.sent_bytes += sent as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pending_replies_take_no_more_memory_than_the_bound_and_one_reply() {
+        const MOST: usize = 1000;
+        for reply in [1, 7, 300, 1000, 5000] {
+            let mut pending = Pending::default();
+            for _ in 0..50 {
+                while pending.len() <= MOST {
+                    pending.append(&[&vec![b'x'; reply]], MOST);
+                }
+                let held = pending.bytes.capacity();
+                assert!(held <= MOST + reply, "{held} bytes for replies of {reply}");
+                pending.consume(pending.len().min(401));
+            }
+        }
+    }
+
+    #[test]
+    fn pending_replies_that_are_all_sent_leave_no_memory_behind() {
+        let mut pending = Pending::default();
+        pending.append(&[b"one", b"\n"], 1000);
+        pending.consume(3);
+        pending.consume(1);
+        assert_eq!(pending.bytes.capacity(), 0);
     }
 }

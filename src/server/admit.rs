@@ -132,12 +132,13 @@ mod tests {
     use super::*;
 
     fn admission(max_connections: usize, max_per_ip: usize) -> Arc<Admission> {
-        let instruments = Instruments::new(["main"], 1, &[], &[]).unwrap();
+        let instruments =
+            Instruments::new(["main"], 1, &[], &[]).expect("names that are all different");
         Arc::new(Admission::new(max_connections, max_per_ip, Arc::new(instruments)))
     }
 
     fn peer(address: &str) -> Option<SocketAddr> {
-        Some(SocketAddr::new(address.parse().unwrap(), 1))
+        Some(SocketAddr::new(address.parse().expect("an address"), 1))
     }
 
     #[test]

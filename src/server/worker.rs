@@ -27,6 +27,7 @@ use super::admit::Slot;
 use super::failures::Failures;
 use super::lifecycle::Lifecycle;
 use super::pool::{Inboxes, Place, Seat, Seated};
+use super::reclaim::Reclaim;
 
 /// How often a worker that has given up looks whether the stop has come.
 const LOOK_FOR_DRAIN: Duration = Duration::from_millis(50);
@@ -70,6 +71,7 @@ pub(super) struct Worker {
     /// Whose turn it is: if the loop panics, what it had gathered is lost to this connection.
     in_turn: Option<usize>,
     tallies: Vec<Tally>,
+    reclaim: Reclaim,
     is_draining: bool,
 }
 
@@ -111,6 +113,7 @@ impl Worker {
             due: Vec::new(),
             buffer: vec![0; RECEIVE_BUFFER_BYTES].into(),
             outgoing: Outgoing::default(),
+            reclaim: Reclaim::default(),
             in_turn: None,
             is_draining: false,
         }
@@ -174,8 +177,11 @@ impl Worker {
             self.take_arrivals();
             self.take_due(began);
             self.take_drain();
+            self.reclaim.act(began);
         }
         self.settle();
+        // Else it would show as stalled until the stop is over.
+        self.seat.end_turn(began.elapsed());
     }
 
     /// Says that this worker waits, and for how long it may.
@@ -192,10 +198,8 @@ impl Worker {
         if has_news {
             return Some(Duration::ZERO);
         }
-        let until = match (self.timers.next(), self.shared.lifecycle.drain_until()) {
-            (Some(timers), Some(drain)) => Some(timers.min(drain)),
-            (timers, drain) => timers.or(drain),
-        };
+        let until = [self.timers.next(), self.shared.lifecycle.drain_until(), self.reclaim.next()];
+        let until = until.into_iter().flatten().min();
         // mio rounds the wait up to a millisecond, so that it does not end just before its time.
         until.map(|until| until.saturating_duration_since(now))
     }
@@ -210,7 +214,10 @@ impl Worker {
             is_ending || event.is_priority(),
             event.is_error(),
         );
-        self.turn(event.token().0);
+        // One turn between two waits, and it has one coming.
+        if !entry.is_queued {
+            self.turn(event.token().0);
+        }
     }
 
     /// One turn of one connection, and what follows from it.
@@ -389,6 +396,7 @@ impl Worker {
     fn close(&mut self, slot: usize, ending: Ending) {
         let mut entry = self.connections.remove(slot);
         self.timers.disarm(slot);
+        self.reclaim.note(entry.connection.input_bytes() as u64);
         if entry.connection.drop_responder().is_err() {
             self.shared.instruments.worker_panics.inc();
         }
@@ -398,6 +406,7 @@ impl Worker {
         let entry = entry;
         let connection = &entry.connection;
         let listener = connection.conversation().listener;
+        self.reclaim.note_pending(self.tallies[listener].pending_bytes);
         self.shared.instruments.listener(listener).take(&mut self.tallies[listener]);
         self.shared.instruments.listener(listener).count_closed(ending.reason);
         log_close(connection, ending.reason, self.shared.close_level);
@@ -413,6 +422,7 @@ impl Worker {
         }
         for (listener, tally) in self.tallies.iter_mut().enumerate() {
             if !tally.is_empty() {
+                self.reclaim.note_pending(tally.pending_bytes);
                 self.shared.instruments.listener(listener).take(tally);
             }
         }

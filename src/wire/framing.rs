@@ -145,6 +145,24 @@ impl Framer {
         }
     }
 
+    /// Gives back the memory of a message that was given out, for who goes on only later. The
+    /// next step would do it too.
+    pub fn forget_given(&mut self) {
+        match self {
+            Self::Raw(_) => {}
+            Self::Line(line) => line.forget_given(),
+        }
+    }
+
+    /// Memory allocated for an unfinished message.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        match self {
+            Self::Raw(_) => 0,
+            Self::Line(line) => line.partial.capacity(),
+        }
+    }
+
     /// The end of input: what an unfinished message comes to. Then [`Step::More`].
     pub fn finish(&mut self, protocol: &Protocol) -> Step<'_> {
         match self {
@@ -254,7 +272,7 @@ pub struct Line {
     /// `max_message_bytes` and a line ending.
     partial: Vec<u8>,
     /// So many bytes of `partial` are known to be text.
-    checked: usize,
+    checked: u32,
     /// `partial` was a whole line and was given out; the next step forgets it.
     is_given: bool,
 }
@@ -335,8 +353,10 @@ impl Line {
             return too_long(protocol, &self.partial[..cut]);
         }
         if protocol.invalid_utf8 == InvalidUtf8::Close {
-            let (text, behind) = utf8::split(&self.partial[self.checked..]);
-            self.checked += text.len();
+            let (text, behind) = utf8::split(&self.partial[self.checked as usize..]);
+            // Where a line can be that long, its text is looked at again.
+            let checked = self.checked as usize + text.len();
+            self.checked = u32::try_from(checked).unwrap_or(self.checked);
             if behind == Behind::Bad {
                 return Step::InvalidUtf8;
             }

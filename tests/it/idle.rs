@@ -3,22 +3,16 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
+use crate::crowd::raise_descriptor_limit;
 use crate::harness::{Client, Metrics, Server, eventually};
+use crate::quiet::alone;
 
 /// Set it to try with more than the thousand of every run: `TALKBACK_TEST_SILENT=10000`.
 const SILENT: &str = "TALKBACK_TEST_SILENT";
 
-/// The clients' descriptors are those of the tests.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    setrlimit(Resource::Nofile, raised).unwrap();
-}
-
 #[test]
 fn behind_a_thousand_silent_clients_the_next_one_is_answered_in_under_50_ms() {
+    let _alone = alone();
     let silent = std::env::var(SILENT).map_or(1000, |count| count.parse().unwrap());
     raise_descriptor_limit();
     let limit = silent + 3;

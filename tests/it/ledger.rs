@@ -74,18 +74,19 @@ fn every_answer_of_the_sidecar_is_counted_and_was_there_at_0() {
     assert_eq!(server.metrics().get(series), 1.0);
 }
 
-/// What a client does up to its end, and the reason that this is counted as.
-type Ending = (fn(SocketAddr), &'static str);
+/// What a client does up to its end, the reason that this is counted as, and how many bytes the
+/// server receives and sends.
+type Ending = (fn(SocketAddr), &'static str, [usize; 2]);
 
 const ENDINGS: &[Ending] = &[
-    (close, "peer_closed"),
-    (reset, "peer_reset"),
-    (exit, "exit"),
-    (bad_utf8, "invalid_utf8"),
-    (half_close, "peer_closed"),
-    (close_unused, "unused"),
-    (reset_unused, "unused"),
-    (speak_and_leave, "peer_reset"),
+    (close, "peer_closed", [5, 5]),
+    (reset, "peer_reset", [5, 5]),
+    (exit, "exit", [10, 6]),
+    (bad_utf8, "invalid_utf8", [6, 5]),
+    (half_close, "peer_closed", [5, 5]),
+    (close_unused, "unused", [0, 0]),
+    (reset_unused, "unused", [0, 0]),
+    (speak_and_leave, "peer_reset", [10, 10]),
 ];
 
 fn close(address: SocketAddr) {
@@ -151,9 +152,14 @@ fn run(address: SocketAddr, connections: usize) {
 
 /// What has to be counted for so many runs of every ending.
 fn counts(rounds: usize) -> Vec<(&'static str, u64)> {
-    let reasons = ENDINGS.iter().map(|(_, reason)| *reason).collect::<BTreeSet<_>>();
+    let reasons = ENDINGS.iter().map(|ending| ending.1).collect::<BTreeSet<_>>();
     let endings = |reason| ENDINGS.iter().filter(|ending| ending.1 == reason).count();
     reasons.into_iter().map(|reason| (reason, (rounds * endings(reason)) as u64)).collect()
+}
+
+/// Bytes received and sent in so many runs of every ending.
+fn bytes(rounds: usize) -> [f64; 2] {
+    [0, 1].map(|way| (rounds * ENDINGS.iter().map(|ending| ending.2[way]).sum::<usize>()) as f64)
 }
 
 /// What the process has open, and the names of its threads.
@@ -199,10 +205,9 @@ fn five_thousand_connections_of_every_ending_are_each_counted_once_and_leave_not
     let log = "[log]\nlevel = \"info\"\nformat = \"json\"";
     let config = format!("workers = 2\n[[listener]]\naddress = \"127.0.0.1:0\"\n{log}");
     let server = Server::start(&config);
-    // Before the first scrape, which is a connection too.
-    let before = Holdings::of(&server);
     run(server.address(), WARM_UP * ENDINGS.len());
     server.eventually_closed(&counts(WARM_UP));
+    let before = Holdings::of(&server);
     let resident = memory(&server);
 
     run(server.address(), ROUNDS * ENDINGS.len());
@@ -212,6 +217,9 @@ fn five_thousand_connections_of_every_ending_are_each_counted_once_and_leave_not
     assert_eq!(metrics.sum("talkback_connections_accepted_total"), accepted);
     assert_eq!(metrics.sum("talkback_connections_rejected_total"), 0.0);
     assert_eq!(metrics.sum("talkback_worker_connections"), 0.0);
+    let moved = ["received", "sent"].map(|way| metrics.sum(&format!("talkback_{way}_bytes_total")));
+    assert_eq!(moved, bytes(WARM_UP + ROUNDS));
+    assert_eq!(metrics.sum("talkback_discarded_bytes_total"), 0.0);
     assert_eq!(metrics.sum("talkback_pending_bytes"), 0.0);
     assert_eq!(metrics.sum("talkback_worker_panics_total"), 0.0);
     let after = RefCell::new(Holdings::of(&server));

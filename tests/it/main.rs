@@ -4,8 +4,10 @@
 mod accept_errors;
 mod clock;
 mod closing;
+mod company;
 mod connect;
 mod conversation;
+mod crowd;
 mod dead_peers;
 mod descriptors;
 mod drain;
@@ -19,6 +21,7 @@ mod library;
 mod limits;
 mod listeners;
 mod log;
+mod memory;
 mod program;
 mod quiet;
 mod refused;

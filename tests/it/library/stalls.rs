@@ -1,21 +1,24 @@
 //! A responder that blocks its worker: who is passed over, who is refused, and what a stop makes
 //! of it. The stall ends when the test lets it.
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use talkback::{Answer, Config, Server};
 
 use super::{check_drain, config, connect, echo, eventually_closed, function, metrics, start};
 use crate::harness::{Client, Metrics, PATIENCE, eventually};
+use crate::quiet::alone;
 
 /// A server whose workers stall at the message `stall` until `release` is dropped: here before the
 /// server, which would wait for them.
 pub(super) struct Stalling {
-    release: Option<Sender<()>>,
+    pub(super) release: Option<Sender<()>>,
     began: Receiver<()>,
     pub(super) server: Server,
 }
@@ -82,6 +85,10 @@ fn turn(worker: usize) -> String {
     format!("talkback_worker_turn_seconds{{worker=\"{worker}\"}}")
 }
 
+fn open(worker: usize) -> String {
+    format!("talkback_worker_connections{{worker=\"{worker}\"}}")
+}
+
 #[test]
 fn newcomers_pass_a_stalled_worker_over() {
     let mut stalling = Stalling::start(&Config { workers: Some(2), ..config() });
@@ -96,14 +103,112 @@ fn newcomers_pass_a_stalled_worker_over() {
         clients.push(connect(&stalling.server));
         clients.iter_mut().for_each(|client| client.echo("a\n"));
     }
-    let series = format!("talkback_worker_connections{{worker=\"{other}\"}}");
-    assert_eq!(stalling.metrics().get(&series), 5.0);
+    assert_eq!(stalling.metrics().get(&open(other)), 5.0);
     stalling.release();
     stalled.expect("stall\n");
     eventually("both wait again", || {
         let metrics = stalling.metrics();
         metrics.get(&turn(0)) == 0.0 && metrics.get(&turn(1)) == 0.0
     });
+}
+
+/// Two workers, and clients of both; one of them stalls.
+struct HalfStalled {
+    stalling: Stalling,
+    culprit: Client,
+    worker: usize,
+    /// Those of the stalled worker and of the other one.
+    stalled: Vec<Client>,
+    others: Vec<Client>,
+}
+
+impl HalfStalled {
+    #[track_caller]
+    fn start(clients: usize) -> Self {
+        /// Which worker answered a text.
+        type Answered = Mutex<BTreeMap<String, usize>>;
+        let answered: &Answered = Box::leak(Box::default());
+        let stalling = Stalling::start_with(&Config { workers: Some(2), ..config() }, |text| {
+            let thread = thread::current();
+            let worker = thread.name().unwrap().strip_prefix("worker-").unwrap();
+            answered.lock().unwrap().insert(text.to_owned(), worker.parse().unwrap());
+        });
+        let clients: Vec<_> = (0..clients)
+            .map(|number| {
+                let mut client = connect(&stalling.server);
+                client.echo(&format!("{number}\n"));
+                client
+            })
+            .collect();
+        let culprit = stalling.stall();
+        let answered = answered.lock().unwrap();
+        let worker = answered["stall"];
+        let (mut stalled, mut others) = (Vec::new(), Vec::new());
+        for (number, client) in clients.into_iter().enumerate() {
+            let is_stalled = answered[&number.to_string()] == worker;
+            if is_stalled { &mut stalled } else { &mut others }.push(client);
+        }
+        Self { stalling, culprit, worker, stalled, others }
+    }
+
+    /// A newcomer during the stall, and how long its first answer took. It comes when the other
+    /// worker waits: on a loaded host any turn may last as long as a stall.
+    #[track_caller]
+    fn newcomer(&self) -> (Client, Duration) {
+        let other = turn(1 - self.worker);
+        eventually("the other one waits", || self.stalling.metrics().get(&other) == 0.0);
+        let began = Instant::now();
+        let mut client = connect(&self.stalling.server);
+        client.echo("new\n");
+        (client, began.elapsed())
+    }
+}
+
+#[test]
+fn a_stall_of_two_seconds_shows_and_clients_of_the_other_worker_do_not_notice() {
+    let _alone = alone();
+    const STALL: Duration = Duration::from_secs(2);
+    let mut company = HalfStalled::start(60);
+    let began = Instant::now();
+    let (stalls, had) = (turn(company.worker), open(company.worker));
+    let had_before = company.stalling.metrics().get(&had);
+    for client in &mut company.stalled {
+        client.send("a\n");
+    }
+    eventually("the stall shows", || company.stalling.metrics().get(&stalls) > 0.1);
+    let mut first_answers = Vec::new();
+    for _ in 0..100 {
+        let (client, took) = company.newcomer();
+        company.others.push(client);
+        first_answers.push(took);
+    }
+    let mut took = Vec::new();
+    while began.elapsed() < STALL || took.len() < 2_000 {
+        for client in &mut company.others {
+            let began = Instant::now();
+            client.echo("a\n");
+            took.push(began.elapsed());
+        }
+    }
+    took.sort_unstable();
+    first_answers.sort_unstable();
+    let p99 = took[took.len() * 99 / 100];
+    println!(
+        "{} exchanges: p50 {:?}, p99 {p99:?}, longest {:?}; 100 newcomers: p50 {:?}, longest {:?}",
+        took.len(),
+        took[took.len() / 2],
+        took[took.len() - 1],
+        first_answers[50],
+        first_answers[99],
+    );
+    assert!(p99 < Duration::from_millis(50), "{p99:?}");
+    assert!(first_answers[99] < Duration::from_secs(1), "{:?}", first_answers[99]);
+    let metrics = company.stalling.metrics();
+    assert!(metrics.get(&stalls) > 1.9, "{metrics}");
+    assert_eq!(metrics.get(&had), had_before, "{metrics}");
+    company.stalling.release();
+    company.culprit.expect("stall\n");
+    company.stalled.iter_mut().for_each(|client| client.expect("a\n"));
 }
 
 #[test]
@@ -154,8 +259,7 @@ fn a_full_inbox_sends_on_to_the_next_worker() {
     connect(&stalling.server).expect_end();
     let metrics = stalling.metrics_once_refused();
     for worker in 0..2 {
-        let series = format!("talkback_worker_connections{{worker=\"{worker}\"}}");
-        assert_eq!(metrics.get(&series), 2.0);
+        assert_eq!(metrics.get(&open(worker)), 2.0);
     }
     stalling.release();
     waiting.iter_mut().for_each(|client| client.echo("a\n"));
