@@ -4,6 +4,7 @@
 mod answers;
 mod late_look;
 mod later;
+mod odd_tcp;
 mod panics;
 mod stalls;
 mod start;

@@ -1,0 +1,104 @@
+//! Signals while the server starts, at many moments between its first instruction and `ready`: it
+//! ends by itself, and leaves neither a socket nor a lock.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::check_no_file;
+use crate::harness::Server;
+
+/// Starts that are interrupted, spread over the time that one takes and a fifth more.
+const STARTS: u32 = 50;
+
+const LATEST: Duration = Duration::from_secs(5);
+
+/// Several Unix sockets, so that much of a start is the making of files.
+fn config(dir: &tempfile::TempDir, drain_delay: &str) -> String {
+    let unix = |number: u32| {
+        let path = dir.path().join(format!("{number}.sock"));
+        format!("[[listener]]\nname = \"unix-{number}\"\naddress = \"unix:{}\"\n", path.display())
+    };
+    let unix: String = (0..8).map(unix).collect();
+    format!(
+        "[[listener]]\naddress = \"127.0.0.1:0\"\n{unix}[shutdown]\ndrain_delay = \"{drain_delay}\""
+    )
+}
+
+/// How long a start takes that nobody disturbs.
+#[track_caller]
+fn usual_start() -> Duration {
+    let dir = tempfile::tempdir().unwrap();
+    let began = Instant::now();
+    let _server = Server::start(&config(&dir, "0s"));
+    began.elapsed()
+}
+
+/// Sends the signals at that time after the start has begun, and waits for the end.
+#[track_caller]
+fn interrupt(config: &str, at: Duration, signals: &[Signal]) -> (Server, ExitStatus) {
+    let began = Instant::now();
+    let mut server = Server::spawn(config, |command| command);
+    while began.elapsed() < at {
+        std::hint::spin_loop();
+    }
+    signals.iter().for_each(|&signal| server.signal(signal));
+    let sent = Instant::now();
+    let status = server.wait();
+    assert!(sent.elapsed() < LATEST, "{:?} after {at:?}", sent.elapsed());
+    // The handlers stand before this is said, and before anything is made.
+    if server.logged("starting").is_some() {
+        assert_eq!(status.signal(), None, "killed after {at:?}");
+    }
+    (server, status)
+}
+
+#[track_caller]
+fn check_port_is_free(server: &Server) {
+    let events = server.log();
+    let addresses = events.iter().filter_map(|event| event.get("address")?.as_str());
+    for address in addresses.filter_map(|address| address.parse::<SocketAddr>().ok()) {
+        TcpListener::bind(address).unwrap();
+    }
+}
+
+#[test]
+fn a_signal_while_the_server_starts_ends_it_and_leaves_nothing() {
+    let usual = usual_start();
+    let (mut killed, mut stopped) = (0, 0);
+    for number in 0..STARTS {
+        let dir = tempfile::tempdir().unwrap();
+        let signal = [Signal::TERM, Signal::INT][number as usize % 2];
+        let at = usual * 6 / 5 * number / STARTS;
+        let (server, status) = interrupt(&config(&dir, "0s"), at, &[signal]);
+        match (status.code(), status.signal()) {
+            (Some(0), None) => stopped += 1,
+            (None, Some(by)) if by == signal.as_raw() => killed += 1,
+            _ => panic!("{status} after {at:?} of {usual:?}: {:#?}", server.log()),
+        }
+        check_no_file(&dir);
+        check_port_is_free(&server);
+    }
+    eprintln!("{stopped} stopped, {killed} killed before the handlers stood, in {usual:?}");
+    assert!(stopped > 0);
+}
+
+#[test]
+fn a_second_signal_while_the_server_starts_leaves_nothing_either() {
+    let usual = usual_start();
+    for number in 0..STARTS {
+        let dir = tempfile::tempdir().unwrap();
+        // Not twice the same: the kernel would make one of them.
+        let mut signals = [Signal::TERM, Signal::INT];
+        signals.rotate_left(number as usize % 2);
+        let at = usual * 6 / 5 * number / STARTS;
+        let (server, status) = interrupt(&config(&dir, "1h"), at, &signals);
+        let is_forced = matches!(status.code(), Some(130 | 143));
+        let log = server.log();
+        assert!(is_forced || status.signal().is_some(), "{status} after {at:?}: {log:#?}");
+        check_no_file(&dir);
+    }
+}
