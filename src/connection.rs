@@ -145,7 +145,7 @@ pub(crate) struct Connection {
     responder: Option<Box<dyn Responder>>,
     framer: Framer,
     rest: Box<[u8]>,
-    rest_at: usize,
+    rest_at: u32,
     /// The framer was stopped before it had used up what it was given.
     is_stopped: bool,
     /// The peer's FIN was received.
@@ -163,7 +163,7 @@ pub(crate) struct Connection {
     times: Times,
     received_bytes: u64,
     sent_bytes: u64,
-    discarded_bytes: u64,
+    discarded_bytes: u32,
     messages: u64,
 }
 

@@ -125,7 +125,7 @@ impl Connection {
         Totals {
             received_bytes: self.received_bytes,
             sent_bytes: self.sent_bytes,
-            discarded_bytes: self.discarded_bytes,
+            discarded_bytes: self.discarded_bytes.into(),
             messages: self.messages,
         }
     }
@@ -255,7 +255,9 @@ impl Connection {
     }
 
     fn discard(&mut self, bytes: usize, tally: &mut Tally) {
-        self.discarded_bytes += bytes as u64;
+        // What may be pending is far from 4 GiB.
+        let lost = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.discarded_bytes = self.discarded_bytes.saturating_add(lost);
         tally.discarded_bytes += bytes as u64;
     }
 

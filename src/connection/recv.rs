@@ -112,11 +112,11 @@ impl Connection {
     pub(super) fn answer_rest(&mut self, turn: &mut Turn<'_>, budget: &mut Budget) -> Stop {
         let rest = std::mem::take(&mut self.rest);
         // The end of input can hold too, and leaves no rest behind.
-        let mut at = std::mem::take(&mut self.rest_at);
+        let mut at = std::mem::take(&mut self.rest_at) as usize;
         let stop = self.answer(&rest, &mut at, turn, budget);
         if matches!(stop, Stop::Held) && at < rest.len() {
             self.rest = rest;
-            self.rest_at = at;
+            self.rest_at = u32::try_from(at).expect("a rest is at most one receive");
         }
         stop
     }

@@ -1,6 +1,8 @@
 //! A worker: one thread that owns its connections and serves whichever has input. It waits in one
 //! place, in epoll, and blocks on nothing else.
 
+mod leaving;
+
 use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,9 +30,6 @@ use super::failures::Failures;
 use super::lifecycle::Lifecycle;
 use super::pool::{Inboxes, Place, Seat, Seated};
 use super::reclaim::Reclaim;
-
-/// How often a worker that has given up looks whether the stop has come.
-const LOOK_FOR_DRAIN: Duration = Duration::from_millis(50);
 
 /// The waker's token; slots never reach it.
 pub(super) const WAKER: Token = Token(usize::MAX);
@@ -132,27 +131,6 @@ impl Worker {
             }
         }
         self.shared.instruments.workers_alive.dec();
-    }
-
-    /// After it gave up on itself, until the stop that follows: nobody is served, everybody is
-    /// counted. Waits elsewhere than in epoll, which may be what fails.
-    fn refuse(&mut self) {
-        // As the acceptors see it, this worker is stalled from now on.
-        self.seat.pass_over();
-        while self.shared.lifecycle.drain_until().is_none() {
-            if let Ok(seated) = self.inboxes.arrivals.recv_timeout(LOOK_FOR_DRAIN) {
-                self.refuse_one(seated);
-            }
-        }
-        while let Ok(seated) = self.inboxes.arrivals.try_recv() {
-            self.refuse_one(seated);
-        }
-    }
-
-    fn refuse_one(&mut self, seated: Seated) {
-        let slot = self.seat(seated);
-        let ending = Ending { reason: CloseReason::WorkerPanic, is_reset: false };
-        self.close(slot, ending);
     }
 
     /// Wait, serve, again.
@@ -392,68 +370,13 @@ impl Worker {
         self.is_draining && self.connections.is_empty() && self.inboxes.arrivals.is_empty()
     }
 
-    /// The one exit: every connection that was served is counted here, once.
-    fn close(&mut self, slot: usize, ending: Ending) {
-        let mut entry = self.connections.remove(slot);
-        self.timers.disarm(slot);
-        self.reclaim.note(entry.connection.input_bytes() as u64);
-        if entry.connection.drop_responder().is_err() {
-            self.shared.instruments.worker_panics.inc();
-        }
-        // Until its place is given back: a stop that abandons this worker counts what is open.
-        let Some(_counted_once) = self.seat.begin_close() else { return };
-        // Taken over, so that it is dropped before the guard.
-        let entry = entry;
-        let connection = &entry.connection;
-        let listener = connection.conversation().listener;
-        self.reclaim.note_pending(self.tallies[listener].pending_bytes);
-        self.shared.instruments.listener(listener).take(&mut self.tallies[listener]);
-        self.shared.instruments.listener(listener).count_closed(ending.reason);
-        log_close(connection, ending.reason, self.shared.close_level);
-        if ending.is_reset {
-            connection.reset_on_close();
-        }
-    }
-
-    /// Tells the registry what was counted since the last time.
-    fn settle(&mut self) {
-        if self.seat.is_abandoned() {
-            return;
-        }
-        for (listener, tally) in self.tallies.iter_mut().enumerate() {
-            if !tally.is_empty() {
-                self.reclaim.note_pending(tally.pending_bytes);
-                self.shared.instruments.listener(listener).take(tally);
-            }
-        }
-    }
-
-    /// After a panic of the loop: no connection is in a state to trust.
-    fn recover(&mut self) {
-        let gathered = std::mem::take(&mut self.outgoing).len();
-        self.run_again.clear();
-        if let Some(entry) = self.in_turn.take().and_then(|slot| self.connections.get_mut(slot)) {
-            let tally = &mut self.tallies[entry.connection.conversation().listener];
-            entry.connection.lose_gathered(gathered, tally);
-        }
-        for slot in self.slots() {
-            let connection = &mut self.connections[slot].connection;
-            let ending = connection.abandon(&mut self.tallies[connection.conversation().listener]);
-            // What panicked may do so again.
-            if catch_unwind(AssertUnwindSafe(|| self.close(slot, ending))).is_err() {
-                self.shared.instruments.worker_panics.inc();
-            }
-        }
-        self.settle();
-    }
-
     fn slots(&self) -> Vec<usize> {
         self.connections.iter().map(|(slot, _)| slot).collect()
     }
 }
 
 // With the 16 bytes of its timer that is all an idle connection costs.
-const _: () = assert!(size_of::<Entry>() <= 384);
+const _: () = assert!(size_of::<Entry>() <= 360);
 
 const READ: Interest = Interest::READABLE.add(Interest::PRIORITY);
 
@@ -465,36 +388,4 @@ fn register_write(poll: &Poll, slot: usize, entry: &mut Entry) -> std::io::Resul
     poll.registry().reregister(&mut SourceFd(&socket), Token(slot), interest)?;
     entry.is_write_registered = wants_write;
     Ok(())
-}
-
-/// To the microsecond, and never with an exponent.
-fn milliseconds(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e3
-}
-
-fn log_close(connection: &Connection, reason: CloseReason, level: LogLevel) {
-    let totals = connection.totals();
-    macro_rules! line {
-        ($level:ident) => {
-            tracing::event!(
-                tracing::Level::$level,
-                listener = connection.conversation().name,
-                peer = connection.peer().map_or("unix".to_owned(), |peer| peer.to_string()),
-                reason = reason.label(),
-                received_bytes = totals.received_bytes,
-                sent_bytes = totals.sent_bytes,
-                discarded_bytes = totals.discarded_bytes,
-                messages = totals.messages,
-                duration_ms = milliseconds(connection.accepted().elapsed()),
-                "connection closed"
-            )
-        };
-    }
-    match level {
-        LogLevel::Error => line!(ERROR),
-        LogLevel::Warn => line!(WARN),
-        LogLevel::Info => line!(INFO),
-        LogLevel::Debug => line!(DEBUG),
-        LogLevel::Trace => line!(TRACE),
-    }
 }

@@ -53,4 +53,16 @@ impl Crowd {
     pub fn connect(&mut self, address: SocketAddr) {
         self.clients = (0..self.size).map(|_| Client::connect(address)).collect();
     }
+
+    /// Connects them until there are so many, by the hundred, so that no inbox is ever full.
+    #[track_caller]
+    pub fn connect_at_ease(&mut self, address: SocketAddr, size: usize) {
+        while self.clients.len() < size {
+            let some = (size - self.clients.len()).min(500);
+            self.clients.extend((0..some).map(|_| Client::connect(address)));
+            // One a worker: what is answered came behind all of these.
+            let mut last = [(); 2].map(|()| Client::connect(address));
+            last.iter_mut().for_each(|client| client.echo("hello"));
+        }
+    }
 }

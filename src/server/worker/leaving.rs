@@ -1,0 +1,124 @@
+//! How connections leave a worker: by the one exit that counts them, or all at once after a panic
+//! of its loop.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use crate::config::LogLevel;
+use crate::connection::{Connection, Ending};
+use crate::metrics::CloseReason;
+
+use super::{Seated, Worker};
+
+/// How often a worker that has given up looks whether the stop has come.
+const LOOK_FOR_DRAIN: Duration = Duration::from_millis(50);
+
+impl Worker {
+    /// The one exit: every connection that was served is counted here, once.
+    pub(super) fn close(&mut self, slot: usize, ending: Ending) {
+        let mut entry = self.connections.remove(slot);
+        self.timers.disarm(slot);
+        self.reclaim.note(entry.connection.input_bytes() as u64);
+        if entry.connection.drop_responder().is_err() {
+            self.shared.instruments.worker_panics.inc();
+        }
+        // Until its place is given back: a stop that abandons this worker counts what is open.
+        let Some(_counted_once) = self.seat.begin_close() else { return };
+        // Taken over, so that it is dropped before the guard.
+        let entry = entry;
+        let connection = &entry.connection;
+        let listener = connection.conversation().listener;
+        self.reclaim.note_pending(self.tallies[listener].pending_bytes);
+        self.shared.instruments.listener(listener).take(&mut self.tallies[listener]);
+        self.shared.instruments.listener(listener).count_closed(ending.reason);
+        log_close(connection, ending.reason, self.shared.close_level);
+        if ending.is_reset {
+            connection.reset_on_close();
+        }
+    }
+
+    /// Tells the registry what was counted since the last time.
+    pub(super) fn settle(&mut self) {
+        if self.seat.is_abandoned() {
+            return;
+        }
+        for (listener, tally) in self.tallies.iter_mut().enumerate() {
+            if !tally.is_empty() {
+                self.reclaim.note_pending(tally.pending_bytes);
+                self.shared.instruments.listener(listener).take(tally);
+            }
+        }
+    }
+
+    /// After a panic of the loop: no connection is in a state to trust.
+    pub(super) fn recover(&mut self) {
+        let gathered = std::mem::take(&mut self.outgoing).len();
+        self.run_again.clear();
+        if let Some(entry) = self.in_turn.take().and_then(|slot| self.connections.get_mut(slot)) {
+            let tally = &mut self.tallies[entry.connection.conversation().listener];
+            entry.connection.lose_gathered(gathered, tally);
+        }
+        for slot in self.slots() {
+            let connection = &mut self.connections[slot].connection;
+            let ending = connection.abandon(&mut self.tallies[connection.conversation().listener]);
+            // What panicked may do so again.
+            if catch_unwind(AssertUnwindSafe(|| self.close(slot, ending))).is_err() {
+                self.shared.instruments.worker_panics.inc();
+            }
+        }
+        self.settle();
+    }
+
+    /// After it gave up on itself, until the stop that follows: nobody is served, everybody is
+    /// counted. Waits elsewhere than in epoll, which may be what fails.
+    pub(super) fn refuse(&mut self) {
+        // As the acceptors see it, this worker is stalled from now on.
+        self.seat.pass_over();
+        while self.shared.lifecycle.drain_until().is_none() {
+            if let Ok(seated) = self.inboxes.arrivals.recv_timeout(LOOK_FOR_DRAIN) {
+                self.refuse_one(seated);
+            }
+        }
+        while let Ok(seated) = self.inboxes.arrivals.try_recv() {
+            self.refuse_one(seated);
+        }
+    }
+
+    fn refuse_one(&mut self, seated: Seated) {
+        let slot = self.seat(seated);
+        let ending = Ending { reason: CloseReason::WorkerPanic, is_reset: false };
+        self.close(slot, ending);
+    }
+}
+
+/// To the microsecond, and never with an exponent.
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+fn log_close(connection: &Connection, reason: CloseReason, level: LogLevel) {
+    let totals = connection.totals();
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::event!(
+                tracing::Level::$level,
+                listener = connection.conversation().name,
+                peer = connection.peer().map_or("unix".to_owned(), |peer| peer.to_string()),
+                reason = reason.label(),
+                received_bytes = totals.received_bytes,
+                sent_bytes = totals.sent_bytes,
+                discarded_bytes = totals.discarded_bytes,
+                messages = totals.messages,
+                duration_ms = milliseconds(connection.accepted().elapsed()),
+                "connection closed"
+            )
+        };
+    }
+    match level {
+        LogLevel::Error => line!(ERROR),
+        LogLevel::Warn => line!(WARN),
+        LogLevel::Info => line!(INFO),
+        LogLevel::Debug => line!(DEBUG),
+        LogLevel::Trace => line!(TRACE),
+    }
+}
