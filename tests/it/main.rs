@@ -23,6 +23,7 @@ mod limits;
 mod listeners;
 mod log;
 mod memory;
+mod model;
 mod odd_tcp;
 mod program;
 mod quiet;
