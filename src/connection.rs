@@ -20,7 +20,7 @@ use crate::wire::{Framer, MAX_HELD, MAX_RECEIVE_BYTES, Protocol};
 use recv::{Received, Stop};
 use send::Pending;
 
-pub(crate) use close::{Ending, Expiry};
+pub(crate) use close::{Ending, Expiry, Totals};
 pub(crate) use send::Outgoing;
 
 /// A worker's receive buffer: what one receive takes, behind room for a held character.
@@ -362,6 +362,12 @@ impl Connection {
         &self.conversation
     }
 
+    /// The same, to keep.
+    #[must_use]
+    pub(crate) fn shared_conversation(&self) -> Arc<Conversation> {
+        self.conversation.clone()
+    }
+
     /// The peer's address; `None` on a Unix socket.
     #[must_use]
     pub(crate) fn peer(&self) -> Option<SocketAddr> {
@@ -432,6 +438,11 @@ impl Connection {
             self.times.message = self.times.message.map(|began| began + now.duration_since(since));
         }
     }
+}
+
+/// A client's address as the log has it.
+pub(crate) fn peer_name(peer: Option<SocketAddr>) -> String {
+    peer.map_or_else(|| "unix".to_owned(), |peer| peer.to_string())
 }
 
 /// What is left of a turn's bounds.

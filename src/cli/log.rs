@@ -24,9 +24,6 @@ use text::{TextFields, escape_json};
 
 pub(super) use sink::Sink;
 
-/// A panic's text may quote a client, and be long.
-const MAX_PANIC_TEXT: usize = 256;
-
 /// Takes the events of the whole process to the sink, panics among them. To be called once, by the
 /// main thread.
 pub(super) fn set_up(log: &Log, sink: &Sink) {
@@ -55,8 +52,8 @@ pub(super) fn set_up(log: &Log, sink: &Sink) {
     panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        // It may quote a client.
         let text = ClientText::new(panic.payload_as_str().unwrap_or("no text"));
-        let text = text.at_most(MAX_PANIC_TEXT);
         tracing::error!(thread = thread.name(), place, %text, "panic");
     }));
 }

@@ -95,7 +95,10 @@ impl Limits {
         };
         (chosen < least).then(|| {
             let least = duration::format(least);
-            format!("is too short: it would act before {why}; allowed: \"auto\", from \"{least}\"")
+            format!(
+                "is too short: it would act before {why}; \
+                 allowed: \"auto\", \"0s\", from \"{least}\""
+            )
         })
     }
 }
@@ -182,7 +185,7 @@ mod tests {
         check(
             at(Duration::from_millis(89_999)),
             &["limits.user_timeout: \"89999ms\" is too short: it would act before keepalive_idle \
-               60s + 3 × keepalive_interval 10s; allowed: \"auto\", from \"90s\""],
+               60s + 3 × keepalive_interval 10s; allowed: \"auto\", \"0s\", from \"90s\""],
         );
         check(at(Duration::ZERO), &[]);
     }
@@ -199,7 +202,7 @@ mod tests {
         check(
             at(seconds(129), seconds(120)),
             &["limits.user_timeout: \"129s\" is too short: it would act before send_timeout 2m + \
-               10s; allowed: \"auto\", from \"130s\""],
+               10s; allowed: \"auto\", \"0s\", from \"130s\""],
         );
         let never = at(seconds(129), Duration::ZERO);
         check(never, &["limits.user_timeout: \"129s\" would end clients that send_timeout"]);

@@ -137,7 +137,7 @@ static KEYS: &[Key] = &[
     key("limits.keepalive_probes", Integer(1, 127), "3",
         "TCP: so many questions unanswered, and the client is dead"),
     key("limits.user_timeout", Text(keepalive::USER_TIMEOUT), r#""auto""#,
-        "TCP: how long bytes may stay unacknowledged; \"auto\" = as long as the above take"),
+        "TCP: how long bytes may stay unacknowledged; \"auto\" fits the above and send_timeout"),
     key("limits.max_pending_bytes", Integer(1, 67_108_864), "65536",
         "unsent replies of a connection; above it the client is not read"),
     key("limits.messages_per_turn", Integer(1, 65_536), "64",

@@ -73,6 +73,11 @@ impl Rules<'_> {
         self.integer(format!("{path}.backlog"), u64::from(listener.backlog));
         self.integer(format!("{path}.max_accept_rate"), listener.max_accept_rate);
         self.integer(format!("{path}.max_accept_burst"), listener.max_accept_burst);
+        if listener.max_accept_burst > 0 && listener.max_accept_rate == 0 {
+            let burst = listener.max_accept_burst;
+            let problem = format!("{burst} means nothing without a max_accept_rate; set that too");
+            self.fault(format!("{path}.max_accept_burst"), problem);
+        }
         self.kind_of_address(path, listener);
         if let Some(mode) = listener.unix_mode.filter(|mode| *mode > 0o777) {
             self.text(format!("{path}.unix_mode"), &format!("{mode:04o}"), "is out of range");

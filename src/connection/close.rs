@@ -232,9 +232,11 @@ impl Connection {
     ///
     /// # Errors
     /// It did; that concerns this connection alone.
-    pub(crate) fn drop_responder(&mut self) -> std::thread::Result<()> {
+    pub(crate) fn drop_responder(&mut self) -> Result<(), ()> {
         let responder = self.responder.take();
-        catch_unwind(AssertUnwindSafe(|| drop(responder)))
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(responder)));
+        // What a panic carries may panic in its own drop, and who closes must not be interrupted.
+        dropped.map_err(std::mem::forget)
     }
 
     /// Whether a reply is pending or awaited.

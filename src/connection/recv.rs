@@ -13,7 +13,7 @@ use crate::metrics::CloseReason;
 use crate::responder::{Address, Answer, Context, Reply, Responder, Service, Ticket};
 use crate::wire::{MAX_HELD, MAX_RECEIVE_BYTES, Run, Step};
 
-use super::{Awaited, Budget, Connection, Turn};
+use super::{Awaited, Budget, Connection, Turn, peer_name};
 
 /// What one receive came to.
 pub(super) enum Received {
@@ -236,7 +236,7 @@ impl Connection {
     fn refuse(&self, reason: CloseReason, chunk: &[u8], at: usize) -> Stop {
         debug!(
             listener = self.conversation.name,
-            peer = self.peer.map_or("unix".to_owned(), |peer| peer.to_string()),
+            peer = peer_name(self.peer),
             reason = reason.label(),
             text = %ClientText::new(self.framer.refused(chunk, at)),
             "message refused"

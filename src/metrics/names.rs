@@ -76,7 +76,7 @@ metrics! {
     ACCEPT_ERRORS = Counter "accept_errors_total" ["listener", "error"]
         "Errors of accept(2).";
     ACCEPT_HELD_SECONDS = Counter "accept_held_seconds_total" ["listener"]
-        "Time for which somebody waited in the kernel's queue because of `max_accept_rate`.";
+        "Time for which `max_accept_rate` let a newcomer wait; added when the next one is let in.";
     WORKERS = Gauge "workers" []
         "Worker threads alive.";
     WORKER_BUSY_SECONDS = Counter "worker_busy_seconds_total" ["worker"]

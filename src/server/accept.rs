@@ -17,6 +17,7 @@ use socket2::SockRef;
 use tracing::{debug, warn};
 
 use crate::accepting::{Cause, Reserve};
+use crate::connection::peer_name;
 use crate::metrics::{AcceptError, Instruments, ListenerInstruments, Rejection};
 use crate::sys;
 
@@ -39,8 +40,6 @@ const NO_INTERFACE: i32 = i32::MAX;
 
 /// So long after the last trouble a connection means that it is over.
 const RECOVERED: Duration = Duration::from_secs(1);
-
-const REJECTED: &str = "connection rejected";
 
 /// The listener as others may reach it: to stop its acceptor, to ask the kernel. The acceptor takes
 /// the socket out before it closes it, for a second owner would keep it listening.
@@ -73,7 +72,7 @@ pub(super) struct Acceptor {
 /// What accept(2) has complained of lately.
 #[derive(Default)]
 pub(super) struct Trouble {
-    /// Errors that concern one peer, since the last connection or pause.
+    /// Errors that concern one peer, since the last connection.
     peer_errors: u32,
     /// What the reserve was given up for last.
     lacking: Option<Errno>,
@@ -194,8 +193,8 @@ impl Acceptor {
             self.starve(self.trouble.lacking, "out of descriptors; newcomers are turned away");
             self.counters().accepted.inc();
             self.counters().count_rejected(Rejection::FdReserve);
-            debug!(peer = ?peer, reason = Rejection::FdReserve.label(), "{REJECTED}");
             self.reserve.close(socket);
+            self.log_rejected(peer, Rejection::FdReserve);
         } else {
             self.recovered();
             self.take(socket, peer, round);
@@ -237,7 +236,16 @@ impl Acceptor {
         let _ = rustix::net::recv(&socket, &mut [0_u8; 4096][..], RecvFlags::empty());
         drop(socket);
         self.counters().count_rejected(reason);
-        debug!(peer = ?peer, reason = reason.label(), "{REJECTED}");
+        self.log_rejected(peer, reason);
+    }
+
+    fn log_rejected(&self, peer: Option<SocketAddr>, reason: Rejection) {
+        debug!(
+            listener = self.gate.name,
+            peer = peer_name(peer),
+            reason = reason.label(),
+            "connection rejected"
+        );
     }
 
     fn recover(&mut self, error: Errno) {
@@ -256,7 +264,6 @@ impl Acceptor {
     }
 
     fn pause(&mut self, error: Errno) {
-        self.trouble.peer_errors = 0;
         self.starve(Some(error), "accept fails; trying again ten times a second");
         let until = Instant::now() + PAUSE;
         // A connection that ends elsewhere may wake this thread for reasons of its own.

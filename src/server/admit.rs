@@ -2,6 +2,8 @@
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicUsize, Ordering};
+#[cfg(loom)]
+use loom::sync::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
@@ -9,7 +11,8 @@ use std::sync::Arc;
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
+#[cfg(not(loom))]
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::metrics::{Instruments, Rejection};
 
@@ -75,26 +78,35 @@ impl Admission {
         listener: usize,
         peer: Option<SocketAddr>,
     ) -> Result<Slot, Rejection> {
-        // Nobody is counted who is not let in: with one place left, two who ask at once would else
-        // both be turned away.
+        let source = peer.filter(|_| self.max_per_ip > 0).map(Source::of);
+        let mut per_ip = source.map(|source| (source, self.table()));
+        if let Some((source, per_ip)) = &per_ip
+            && per_ip.get(source).is_some_and(|count| *count >= self.max_per_ip)
+        {
+            return Err(Rejection::MaxConnectionsPerIp);
+        }
+        // Nobody is counted, not even for a moment, who is not let in: the last place would be
+        // refused to somebody for one who does not get it.
         let more = |open| (open < self.max_connections).then_some(open + 1);
         if self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
             return Err(Rejection::MaxConnections);
         }
-        let source = peer.filter(|_| self.max_per_ip > 0).map(Source::of);
-        if let Some(source) = source {
-            let mut per_ip = self.per_ip.lock();
-            let count = per_ip.entry(source).or_default();
-            if *count >= self.max_per_ip {
-                drop(per_ip);
-                self.open.fetch_sub(1, Ordering::Relaxed);
-                return Err(Rejection::MaxConnectionsPerIp);
-            }
-            *count += 1;
+        if let Some((source, per_ip)) = &mut per_ip {
+            *per_ip.entry(*source).or_default() += 1;
         }
+        drop(per_ip);
         self.instruments.listener(listener).connections.inc();
         let listener = u32::try_from(listener).unwrap_or(u32::MAX);
         Ok(Slot { admission: self.clone(), listener, source })
+    }
+}
+
+impl Admission {
+    fn table(&self) -> MutexGuard<'_, HashMap<Source, usize>> {
+        #[cfg(loom)]
+        return self.per_ip.lock().expect("nobody panics with it");
+        #[cfg(not(loom))]
+        self.per_ip.lock()
     }
 }
 
@@ -103,7 +115,7 @@ impl Drop for Slot {
         let admission = &self.admission;
         admission.open.fetch_sub(1, Ordering::Relaxed);
         if let Some(source) = self.source {
-            forget_one(&mut admission.per_ip.lock(), source);
+            forget_one(&mut admission.table(), source);
         }
         // Last: who sees the gauge fall finds room, also under the address's own bound.
         admission.instruments.listener(self.listener as usize).connections.dec();
@@ -244,6 +256,28 @@ mod interleavings {
             let slots: Vec<_> = (0..max_connections).map(|_| admission.admit(0, None)).collect();
             assert!(slots.iter().all(Result::is_ok));
             assert!(admission.admit(0, None).is_err());
+        });
+    }
+
+    /// One address at its own bound takes nobody else's place, not even for a moment.
+    #[test]
+    fn who_is_refused_by_the_bound_of_an_address_takes_no_place() {
+        let instruments = Arc::new(Instruments::new(["main"], 1, &[], &[]).unwrap());
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(2);
+        model.check(move || {
+            let admission = Arc::new(Admission::new(2, 1, instruments.clone()));
+            let peer = |last| Some(SocketAddr::new(IpAddr::from([192, 0, 2, last]), 1));
+            let _first = admission.admit(0, peer(1)).unwrap();
+            let flood = {
+                let admission = admission.clone();
+                thread::spawn(move || {
+                    let refused = admission.admit(0, peer(1)).map(drop);
+                    assert_eq!(refused, Err(Rejection::MaxConnectionsPerIp));
+                })
+            };
+            assert!(admission.admit(0, peer(2)).is_ok(), "a place is left");
+            flood.join().unwrap();
         });
     }
 

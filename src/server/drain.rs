@@ -1,7 +1,6 @@
 //! The stop: not ready, not accepting, nothing lost, nothing left; in that order, within a
 //! deadline.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
@@ -37,8 +36,9 @@ impl Server {
         info!(seconds = delay.as_secs_f64(), "stopping: not ready");
         self.lifecycle.stop();
         self.instruments.draining.set(1);
-        // A load balancer needs this time to see it; there is nothing else to wait for.
-        thread::sleep(delay);
+        // A load balancer needs this time to see it. A server that has given up has none to give:
+        // whom it still accepts it cannot serve.
+        self.failures.wait(delay);
         let ports: Vec<_> = self.gates.iter().filter_map(|gate| gate.turn_away()).collect();
         handshakes::finish(&ports);
         for gate in &self.gates {

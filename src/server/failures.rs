@@ -3,10 +3,11 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 /// So many panics of our own threads …
 const MOST: usize = 3;
@@ -40,6 +41,7 @@ type Act = Box<dyn FnOnce(GaveUp) + Send>;
 #[derive(Default)]
 pub(super) struct Failures {
     state: Mutex<State>,
+    told: Condvar,
 }
 
 #[derive(Default)]
@@ -69,10 +71,23 @@ impl Failures {
         state.gave_up = Some(gave_up.clone());
         let act = state.act.take();
         drop(state);
+        self.told.notify_all();
         if let Some(act) = act {
-            act(gave_up);
+            // What the server's user does with it must not end the thread that panicked.
+            let _ = catch_unwind(AssertUnwindSafe(|| act(gave_up))).map_err(std::mem::forget);
         }
         true
+    }
+
+    /// Waits for so long, or until the server gives up.
+    pub(super) fn wait(&self, time: Duration) {
+        let until = Instant::now() + time;
+        let mut state = self.state.lock();
+        while state.gave_up.is_none() {
+            if self.told.wait_until(&mut state, until).timed_out() {
+                return;
+            }
+        }
     }
 
     pub(super) fn on_give_up(&self, act: Act) {

@@ -41,7 +41,7 @@ pub struct Server {
     pub(super) sidecar: Option<Sidecar>,
     pub(super) files: SocketFiles,
     pub(super) shutdown: Shutdown,
-    failures: Arc<Failures>,
+    pub(super) failures: Arc<Failures>,
     addresses: Vec<Bound>,
 }
 
@@ -206,7 +206,8 @@ impl Server {
     /// Says what to do when the server gives up on itself: a third panic of its own threads within
     /// ten seconds, where connections are lost faster than they are worth. `act` runs once, in the
     /// thread that panicked last, at once if that has happened already; it should make the server's
-    /// owner call [`Server::drain`]. Only the first call has an effect.
+    /// owner call [`Server::drain`], and must not wait for that itself. Only the first call has an
+    /// effect. The drain that follows waits out no `drain_delay`.
     pub fn on_give_up(&self, act: impl FnOnce(GaveUp) + Send + 'static) {
         self.failures.on_give_up(Box::new(act));
     }

@@ -82,7 +82,7 @@ impl Places {
     /// Whom to send away for a newcomer: one of the largest crowd from one origin, so that a single
     /// scraper outlives a flood from elsewhere; in it, who deserves least; among equals, the one
     /// that has been here longest. While the whole crowd is being answered, a single scraper that
-    /// has only just come has a grace to send its request.
+    /// has only just come has a grace to send its request and to take the answer.
     pub(super) fn least_deserving(&self, now: Instant, bounds: &Bounds) -> Option<usize> {
         let mut crowds: HashMap<_, usize> = HashMap::new();
         for (_, client) in self.holders() {
@@ -93,7 +93,7 @@ impl Places {
             .filter_map(|(place, client)| {
                 let crowd = crowds.get(&client.origin).copied().unwrap_or_default();
                 let merit = client.merit(now, bounds.stall)?;
-                let has_grace = merit == Merit::Reading && now < client.arrived + bounds.grace;
+                let has_grace = merit != Merit::Lingering && now < client.arrived + bounds.grace;
                 (crowd == largest || !has_grace).then_some((
                     Reverse(crowd),
                     merit,

@@ -108,6 +108,27 @@ fn three_panics_within_ten_seconds_end_the_process_with_a_message() {
 }
 
 #[test]
+fn a_server_that_has_given_up_waits_for_no_load_balancer() {
+    let mut server = Server::start(
+        "workers = 1\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
+         [shutdown]\ndrain_delay = \"1h\"\n",
+    );
+    let faults = Faults::inject(&server, "worker-0", &["epoll_wait:error=EBADF"]);
+    assert_eq!(server.wait().code(), Some(70));
+    drop(faults);
+    // Nor if it comes to that while it waits.
+    let mut server = Server::start(
+        "workers = 1\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
+         [shutdown]\ndrain_delay = \"1h\"\n",
+    );
+    server.signal(rustix::process::Signal::TERM);
+    eventually("it waits", || server.logged("stopping: not ready").is_some());
+    let faults = Faults::inject(&server, "worker-0", &["epoll_wait:error=EBADF"]);
+    assert_eq!(server.wait().code(), Some(70));
+    drop(faults);
+}
+
+#[test]
 fn a_wait_that_never_works_again_ends_the_process_and_accounts_for_everybody() {
     let mut server = two_workers();
     let clients = clients(server.address(), 10);

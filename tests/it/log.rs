@@ -134,6 +134,7 @@ pub struct Program {
 impl Program {
     /// Serves by a command that lacks the arguments.
     pub fn start(mut command: Command, config: &str) -> Self {
+        crate::quiet::share();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("talkback.toml");
         fs::write(&path, config).unwrap();

@@ -21,10 +21,9 @@ thread_local! {
 /// Waits until no other test runs a server, and keeps them from it. The first thing in a test; its
 /// own servers all start in its own thread.
 pub fn alone() -> RwLockWriteGuard<'static, ()> {
-    let guard = MACHINE.write();
     let is_first = SHARE.with(|share| share.set(Share::All).is_ok());
     assert!(is_first, "a test is alone from its beginning or not at all");
-    guard
+    MACHINE.write()
 }
 
 /// Called by whoever starts a server.

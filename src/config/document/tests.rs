@@ -64,6 +64,7 @@ fn altered(key: &str) -> String {
         "listener.responder" => "\"discard\"",
         "listener.exit_word" => "\"bye\"",
         "listener.invalid_utf8" => "\"replace\"",
+        "listener.max_accept_burst" => "7\nmax_accept_rate = 7",
         "limits.full_message" => "\"full\"",
         "limits.keepalive_idle" | "limits.keepalive_interval" => "\"7s\"",
         "limits.user_timeout" => "\"91s\"",

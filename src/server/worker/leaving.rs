@@ -1,11 +1,13 @@
 //! How connections leave a worker: by the one exit that counts them, or all at once after a panic
 //! of its loop.
 
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::config::LogLevel;
-use crate::connection::{Connection, Ending};
+use crate::connection::{Connection, Conversation, Ending, Totals, peer_name};
 use crate::metrics::CloseReason;
 
 use super::{Seated, Worker};
@@ -22,19 +24,24 @@ impl Worker {
         if entry.connection.drop_responder().is_err() {
             self.shared.instruments.worker_panics.inc();
         }
-        // Until its place is given back: a stop that abandons this worker counts what is open.
-        let Some(_counted_once) = self.seat.begin_close() else { return };
-        // Taken over, so that it is dropped before the guard.
-        let entry = entry;
-        let connection = &entry.connection;
-        let listener = connection.conversation().listener;
-        self.reclaim.note_pending(self.tallies[listener].pending_bytes);
-        self.shared.instruments.listener(listener).take(&mut self.tallies[listener]);
-        self.shared.instruments.listener(listener).count_closed(ending.reason);
-        log_close(connection, ending.reason, self.shared.close_level);
-        if ending.is_reset {
-            connection.reset_on_close();
+        let line = CloseLine::of(&entry.connection, ending.reason);
+        {
+            // Until its place is given back: a stop that abandons this worker counts what is open.
+            let Some(_counted_once) = self.seat.begin_close() else { return };
+            // Taken over, so that it is dropped before the guard.
+            let entry = entry;
+            let connection = &entry.connection;
+            let listener = connection.conversation().listener;
+            self.reclaim.note_pending(self.tallies[listener].pending_bytes);
+            self.shared.instruments.listener(listener).take(&mut self.tallies[listener]);
+            self.shared.instruments.listener(listener).count_closed(ending.reason);
+            if ending.is_reset {
+                connection.reset_on_close();
+            }
         }
+        // Last: where the library's user logs in a way that hangs or panics, nothing is owed any
+        // more.
+        line.log(self.shared.close_level);
     }
 
     /// Tells the registry what was counted since the last time.
@@ -96,29 +103,49 @@ fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
-fn log_close(connection: &Connection, reason: CloseReason, level: LogLevel) {
-    let totals = connection.totals();
-    macro_rules! line {
-        ($level:ident) => {
-            tracing::event!(
-                tracing::Level::$level,
-                listener = connection.conversation().name,
-                peer = connection.peer().map_or("unix".to_owned(), |peer| peer.to_string()),
-                reason = reason.label(),
-                received_bytes = totals.received_bytes,
-                sent_bytes = totals.sent_bytes,
-                discarded_bytes = totals.discarded_bytes,
-                messages = totals.messages,
-                duration_ms = milliseconds(connection.accepted().elapsed()),
-                "connection closed"
-            )
-        };
+/// What the line at a close tells.
+struct CloseLine {
+    conversation: Arc<Conversation>,
+    peer: Option<SocketAddr>,
+    reason: CloseReason,
+    totals: Totals,
+    accepted: Instant,
+}
+
+impl CloseLine {
+    fn of(connection: &Connection, reason: CloseReason) -> Self {
+        Self {
+            conversation: connection.shared_conversation(),
+            peer: connection.peer(),
+            reason,
+            totals: connection.totals(),
+            accepted: connection.accepted(),
+        }
     }
-    match level {
-        LogLevel::Error => line!(ERROR),
-        LogLevel::Warn => line!(WARN),
-        LogLevel::Info => line!(INFO),
-        LogLevel::Debug => line!(DEBUG),
-        LogLevel::Trace => line!(TRACE),
+
+    fn log(&self, level: LogLevel) {
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::event!(
+                    tracing::Level::$level,
+                    listener = self.conversation.name,
+                    peer = peer_name(self.peer),
+                    reason = self.reason.label(),
+                    received_bytes = self.totals.received_bytes,
+                    sent_bytes = self.totals.sent_bytes,
+                    discarded_bytes = self.totals.discarded_bytes,
+                    messages = self.totals.messages,
+                    duration_ms = milliseconds(self.accepted.elapsed()),
+                    "connection closed"
+                )
+            };
+        }
+        match level {
+            LogLevel::Error => line!(ERROR),
+            LogLevel::Warn => line!(WARN),
+            LogLevel::Info => line!(INFO),
+            LogLevel::Debug => line!(DEBUG),
+            LogLevel::Trace => line!(TRACE),
+        }
     }
 }

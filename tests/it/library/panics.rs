@@ -136,6 +136,31 @@ fn with_bombs(workers: usize) -> Server {
     })
 }
 
+/// Its drop panics with something whose drop panics.
+struct Booby;
+
+impl Responder for Booby {
+    fn respond(&mut self, text: &str, reply: &mut Reply<'_>, _: &mut Context<'_>) -> Answer {
+        echo(text, reply)
+    }
+}
+
+impl Drop for Booby {
+    fn drop(&mut self) {
+        std::panic::panic_any(Bomb);
+    }
+}
+
+#[test]
+fn a_responder_that_goes_with_a_bomb_is_still_counted() {
+    let server = start(&talkback::Config { workers: Some(1), ..config() }, || Box::new(Booby));
+    for _ in 0..5 {
+        connect(&server).echo("hello\n");
+    }
+    eventually_closed(&server, &[("peer_closed", 5)]);
+    check_panics(&server, 5.0);
+}
+
 #[test]
 fn a_panic_of_the_loop_ends_its_connections_and_not_the_worker() {
     let server = with_bombs(1);

@@ -51,7 +51,7 @@ fn a_thousand_half_sent_requests_hold_up_nobody_and_each_is_counted() {
         let more = CLIENTS as usize - PLACES;
         crowd.extend((0..more).map(|_| half_sent(sidecar)));
     });
-    assert!(seen.most_held >= PLACES - 1, "{seen:?}");
+    assert!(seen.most_held >= PLACES - 2, "{seen:?}");
     // Those that still have a place end now, with their head incomplete.
     drop(crowd);
     let counts = await_refusals(sidecar, CLIENTS);
