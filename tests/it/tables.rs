@@ -80,3 +80,45 @@ fn a_fresh_server_exposes_the_listed_metrics_and_no_others() {
         assert!(text.lines().any(|line| line == help), "{help}");
     }
 }
+
+/// Words of a command that choose tests: those with a path's colons.
+fn filters(command: &str) -> Vec<&str> {
+    let words = command.split([' ', ';']).filter(|word| word.contains("::"));
+    words.map(|word| word.trim_matches(':')).collect()
+}
+
+/// Tests of this binary whose name holds the filter.
+fn tests_of(filter: &str) -> usize {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let output = command.args(["--list", filter]).output().unwrap();
+    let listed = String::from_utf8(output.stdout).unwrap();
+    listed.lines().filter(|line| line.ends_with(": test")).count()
+}
+
+#[test]
+fn every_command_of_the_promises_names_what_exists() {
+    let promises = fs::read_to_string(file("docs/promises.md")).unwrap();
+    assert_eq!(promises.lines().filter(|line| line.starts_with("## ")).count(), 10);
+    let commands: Vec<_> = promises.lines().filter_map(|line| line.strip_prefix("    ")).collect();
+    assert_eq!(commands.len(), 10, "{commands:?}");
+    for command in commands {
+        let mut proofs = 0;
+        for filter in filters(command) {
+            let is_of_the_library = command.contains("--lib");
+            let source = file(&format!("src/{filter}.rs"));
+            let found = if is_of_the_library { source.exists() } else { tests_of(filter) > 0 };
+            assert!(found, "nothing is named {filter}: {command}");
+            proofs += 1;
+        }
+        for program in command.split([' ', ';']).filter(|word| word.starts_with("benches/")) {
+            assert!(file(program).exists(), "{command}");
+            proofs += 1;
+        }
+        if let Some((_, target)) = command.split_once("fuzz run ") {
+            let target = target.split(' ').next().unwrap();
+            assert!(file(&format!("fuzz/fuzz_targets/{target}.rs")).exists(), "{command}");
+            proofs += 1;
+        }
+        assert!(proofs > 0, "it proves nothing: {command}");
+    }
+}
