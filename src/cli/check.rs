@@ -66,7 +66,10 @@ fn report(out: &mut impl Write, loaded: &Loaded, host: &Host) -> io::Result<bool
     let starts = warnings.iter().all(|warning| warning.effect != Effect::Refuses);
     match warnings.len() {
         _ if !starts => writeln!(out, "not ok: the server will not start on this host"),
-        0 => writeln!(out, "ok: nothing here will bite on this host"),
+        0 => writeln!(
+            out,
+            "ok: no warnings (addresses, directories and groups are tried by `serve` alone)"
+        ),
         1 => writeln!(out, "ok, with 1 warning"),
         count => writeln!(out, "ok, with {count} warnings"),
     }?;
@@ -100,7 +103,12 @@ mod tests {
         let workers = column("workers ", "--workers");
         assert_eq!(workers, column("listener[0].address ", "default"));
         assert_eq!(workers, column("log.connections ", "default"));
-        assert!(report.ends_with("\nok: nothing here will bite on this host\n"), "{report}");
+        assert!(
+            report.ends_with(
+                "\nok: no warnings (addresses, directories and groups are tried by `serve` alone)\n"
+            ),
+            "{report}"
+        );
     }
 
     #[test]

@@ -81,6 +81,7 @@ fn a_crowd_from_the_scrapers_own_address_does_not_lock_it_out() {
 
 #[test]
 fn a_byte_now_and_then_does_not_extend_the_five_seconds_for_a_head() {
+    let _alone = alone();
     const LIMIT: Duration = Duration::from_secs(5);
     const DRIPS: u32 = 20;
     let server = Server::with_listener("");

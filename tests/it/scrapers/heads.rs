@@ -139,6 +139,7 @@ fn an_end_within_a_head_is_told_and_counted_wherever_it_comes() {
 
 #[test]
 fn a_reset_in_any_state_leaves_nothing_behind() {
+    let _alone = alone();
     const ROUNDS: u64 = 30;
     let states: [(&[u8], usize); 6] = [
         (b"", 0),
