@@ -1,6 +1,7 @@
 //! The library with responders of the tests' own. Servers run in the process of the tests, and a
 //! responder that blocks waits for a test's word, never for time.
 
+mod acceptor;
 mod answers;
 mod late_look;
 mod later;
