@@ -14,12 +14,9 @@ pub struct Faults {
 /// The number of the server's thread of that name.
 #[track_caller]
 fn thread_of(server: &Server, name: &str) -> u32 {
-    let threads = fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
-    threads
-        .map(|thread| thread.unwrap().path())
-        .find(|path| fs::read_to_string(path.join("comm")).unwrap().trim() == name)
-        .and_then(|path| path.file_name().unwrap().to_str().unwrap().parse().ok())
-        .unwrap_or_else(|| panic!("no thread {name}"))
+    let mut threads = server.threads("comm");
+    let found = threads.find(|(_, comm)| comm.trim() == name);
+    found.unwrap_or_else(|| panic!("no thread {name}")).0
 }
 
 impl Faults {

@@ -189,12 +189,21 @@ impl Server {
     pub fn pause(&self) {
         self.signal(rustix::process::Signal::STOP);
         eventually("every thread is stopped", || {
-            let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
-            threads.into_iter().all(|thread| {
-                let stat = std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
-                stat.rsplit_once(") ").unwrap().1.starts_with('T')
-            })
+            let mut threads = self.threads("stat");
+            threads.all(|(_, stat)| stat.rsplit_once(") ").unwrap().1.starts_with('T'))
         });
+    }
+
+    /// Each thread of the process with a file that the kernel keeps of it. Any thread may end
+    /// meanwhile, and is left out then.
+    pub fn threads(&self, file: &str) -> impl Iterator<Item = (u32, String)> + use<> {
+        let file = file.to_owned();
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        threads.filter_map(move |thread| {
+            let thread = thread.ok()?;
+            let number = thread.file_name().to_str()?.parse().ok()?;
+            Some((number, std::fs::read_to_string(thread.path().join(&file)).ok()?))
+        })
     }
 
     /// Waits for the end of the process, which someone must have asked for.
