@@ -91,7 +91,11 @@ impl<'s> Section<'_, 's> {
         let known: Vec<&str> =
             self.known().map(|key| key.split().1).chain(tables.iter().copied()).collect();
         for key in self.table.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
-            let name = shortened(key.get_ref());
+            let name = match shortened(key.get_ref()) {
+                // TOML allows that, and a message must still say what it is about.
+                empty if empty.is_empty() => "\"\"".to_owned(),
+                name => name,
+            };
             let problem = match elsewhere(key.get_ref()) {
                 Some(place) => format!("unknown key; {place}"),
                 None => match nearest(key.get_ref(), known.iter().copied()) {

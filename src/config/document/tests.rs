@@ -127,6 +127,7 @@ fn an_unknown_key_is_told_with_the_nearest_or_its_own_table_or_all_that_are_know
         &["t.toml:2:3: limits.idle_timeut: unknown key; did you mean \"idle_timeout\"?"],
     );
     check("[limts]", &["t.toml:1:2: limts: unknown key; did you mean \"limits\"?"]);
+    check("\"\" = 9", &["t.toml:1:1: \"\": unknown key; allowed: workers, "]);
     check(
         "backlog = 1\n[log]\nworkers = 2\nidle_timeout = \"1s\"\n",
         &[
