@@ -251,12 +251,9 @@ impl Connection {
         Ending { reason, is_reset }
     }
 
-    /// Replies that a turn had gathered when the worker panicked are lost.
-    pub(crate) fn lose_gathered(&mut self, bytes: usize, tally: &mut Tally) {
-        self.discard(bytes, tally);
-    }
-
-    fn discard(&mut self, bytes: usize, tally: &mut Tally) {
+    /// So many bytes of replies are thrown away, pending ones or what a turn had gathered when the
+    /// worker panicked.
+    pub(crate) fn discard(&mut self, bytes: usize, tally: &mut Tally) {
         // What may be pending is far from 4 GiB.
         let lost = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.discarded_bytes = self.discarded_bytes.saturating_add(lost);

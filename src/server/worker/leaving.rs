@@ -63,7 +63,7 @@ impl Worker {
         self.run_again.clear();
         if let Some(entry) = self.in_turn.take().and_then(|slot| self.connections.get_mut(slot)) {
             let tally = &mut self.tallies[entry.connection.conversation().listener];
-            entry.connection.lose_gathered(gathered, tally);
+            entry.connection.discard(gathered, tally);
         }
         for slot in self.slots() {
             let connection = &mut self.connections[slot].connection;
