@@ -39,7 +39,7 @@ macro_rules! metrics {
         $(
             #[doc = $help]
             pub const $id: Metric = Metric {
-                name: concat!("talkback_", $name),
+                name: $name,
                 kind: Kind::$kind,
                 labels: &[$($label),*],
                 help: $help,
@@ -51,53 +51,53 @@ macro_rules! metrics {
 }
 
 metrics! {
-    CONNECTIONS_ACCEPTED = Counter "connections_accepted_total" ["listener"]
+    CONNECTIONS_ACCEPTED = Counter "talkback_connections_accepted_total" ["listener"]
         "Connections that accept(2) returned.";
-    CONNECTIONS_REJECTED = Counter "connections_rejected_total" ["listener", "reason"]
+    CONNECTIONS_REJECTED = Counter "talkback_connections_rejected_total" ["listener", "reason"]
         "Connections closed before service.";
-    CONNECTIONS_CLOSED = Counter "connections_closed_total" ["listener", "reason"]
+    CONNECTIONS_CLOSED = Counter "talkback_connections_closed_total" ["listener", "reason"]
         "Connections served and ended.";
-    CONNECTIONS = Gauge "connections" ["listener"]
+    CONNECTIONS = Gauge "talkback_connections" ["listener"]
         "Connections open now, from accept(2) to close(2).";
-    RECEIVED_BYTES = Counter "received_bytes_total" ["listener"]
+    RECEIVED_BYTES = Counter "talkback_received_bytes_total" ["listener"]
         "Bytes taken from the kernel.";
-    SENT_BYTES = Counter "sent_bytes_total" ["listener"]
+    SENT_BYTES = Counter "talkback_sent_bytes_total" ["listener"]
         "Bytes given to the kernel.";
-    DISCARDED_BYTES = Counter "discarded_bytes_total" ["listener"]
+    DISCARDED_BYTES = Counter "talkback_discarded_bytes_total" ["listener"]
         "Bytes of replies thrown away: the kernel would not take them before the connection ended.";
-    MESSAGES = Counter "messages_total" ["listener"]
+    MESSAGES = Counter "talkback_messages_total" ["listener"]
         "Messages received; the exit word is none.";
-    REPLIES = Counter "replies_total" ["listener"]
+    REPLIES = Counter "talkback_replies_total" ["listener"]
         "Replies made.";
-    PENDING_BYTES = Gauge "pending_bytes" ["listener"]
+    PENDING_BYTES = Gauge "talkback_pending_bytes" ["listener"]
         "Bytes of replies that the kernel has not taken yet.";
-    CONNECTIONS_LIMIT = Gauge "connections_limit" []
+    CONNECTIONS_LIMIT = Gauge "talkback_connections_limit" []
         "Most connections open at once, all listeners together.";
-    ACCEPT_ERRORS = Counter "accept_errors_total" ["listener", "error"]
+    ACCEPT_ERRORS = Counter "talkback_accept_errors_total" ["listener", "error"]
         "Errors of accept(2).";
-    ACCEPT_HELD_SECONDS = Counter "accept_held_seconds_total" ["listener"]
+    ACCEPT_HELD_SECONDS = Counter "talkback_accept_held_seconds_total" ["listener"]
         "Time for which `max_accept_rate` let a newcomer wait; added when the next one is let in.";
-    WORKERS = Gauge "workers" []
+    WORKERS = Gauge "talkback_workers" []
         "Worker threads alive.";
-    WORKER_BUSY_SECONDS = Counter "worker_busy_seconds_total" ["worker"]
+    WORKER_BUSY_SECONDS = Counter "talkback_worker_busy_seconds_total" ["worker"]
         "Time a worker spent outside epoll_wait(2).";
-    WORKER_TURN_SECONDS = Gauge "worker_turn_seconds" ["worker"]
+    WORKER_TURN_SECONDS = Gauge "talkback_worker_turn_seconds" ["worker"]
         "Age of the turn a worker is in, 0 while it waits: a stalled responder shows here.";
-    WORKER_CONNECTIONS = Gauge "worker_connections" ["worker"]
+    WORKER_CONNECTIONS = Gauge "talkback_worker_connections" ["worker"]
         "Connections a worker owns, those in its inbox included.";
-    WORKER_PANICS = Counter "worker_panics_total" []
+    WORKER_PANICS = Counter "talkback_worker_panics_total" []
         "Panics caught in workers, acceptors and responders.";
-    LATE_REPLIES_REFUSED = Counter "late_replies_refused_total" ["reason"]
+    LATE_REPLIES_REFUSED = Counter "talkback_late_replies_refused_total" ["reason"]
         "Late replies not taken: stale, or offered to a full inbox, whose sender may try again.";
-    DRAINING = Gauge "draining" []
+    DRAINING = Gauge "talkback_draining" []
         "1 from the stop signal on, else 0.";
-    SCRAPES = Counter "scrapes_total" ["path", "code"]
+    SCRAPES = Counter "talkback_scrapes_total" ["path", "code"]
         "Answers of the sidecar.";
-    SCRAPES_REJECTED = Counter "scrapes_rejected_total" ["reason"]
+    SCRAPES_REJECTED = Counter "talkback_scrapes_rejected_total" ["reason"]
         "Requests the sidecar's door turned away.";
-    LOG_LINES_DROPPED = Counter "log_lines_dropped_total" []
+    LOG_LINES_DROPPED = Counter "talkback_log_lines_dropped_total" []
         "Log lines that their sink did not take.";
-    BUILD_INFO = Gauge "build_info" ["version", "rustc"]
+    BUILD_INFO = Gauge "talkback_build_info" ["version", "rustc"]
         "Always 1; the labels tell the build.";
 }
 

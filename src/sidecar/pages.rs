@@ -17,6 +17,8 @@ pub(super) const ALLOWED: &str = "GET, HEAD";
 pub(super) struct Answer {
     pub(super) scrape: Scrape,
     pub(super) content_type: &'static str,
+    /// Header fields beyond those that every answer has.
+    pub(super) headers: Vec<(&'static str, String)>,
     pub(super) body: Vec<u8>,
 }
 
@@ -50,6 +52,7 @@ fn make(page: Page, watch: &Watch) -> Answer {
         Page::Metrics => Answer {
             scrape: Scrape::new(page, Code::Ok),
             content_type: EXPOSITION,
+            headers: Vec::new(),
             body: (watch.metrics)(),
         },
         Page::Healthz => text(page, Code::Ok, "ok\n"),
@@ -70,7 +73,12 @@ const INDEX: &str = concat!(
 );
 
 fn text(page: Page, code: Code, body: &str) -> Answer {
-    Answer { scrape: Scrape::new(page, code), content_type: TEXT, body: body.as_bytes().to_vec() }
+    Answer {
+        scrape: Scrape::new(page, code),
+        content_type: TEXT,
+        headers: Vec::new(),
+        body: body.as_bytes().to_vec(),
+    }
 }
 
 #[cfg(test)]

@@ -299,9 +299,13 @@ fn print(request: tiny_http::Request, token: &str, watch: &Watch) {
     let mut response = Response::from_data(answer.body)
         .with_status_code(code.status())
         .with_header(header("Content-Type", answer.content_type))
+        .with_header(header("X-Content-Type-Options", "nosniff"))
         .with_header(header("Cache-Control", "no-store"))
         .with_header(header("Server", "talkback"))
         .with_chunked_threshold(usize::MAX);
+    for (name, value) in answer.headers {
+        response.add_header(header(name, &value));
+    }
     if code == Code::MethodNotAllowed {
         response.add_header(header("Allow", ALLOWED));
     }
@@ -309,7 +313,7 @@ fn print(request: tiny_http::Request, token: &str, watch: &Watch) {
     let _ = request.respond(response);
 }
 
-fn header(name: &'static str, value: &'static str) -> Header {
+fn header(name: &'static str, value: &str) -> Header {
     Header::from_bytes(name, value).expect("our own header fields are ASCII")
 }
 
