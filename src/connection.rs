@@ -4,6 +4,7 @@
 mod close;
 mod recv;
 mod send;
+mod times;
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,12 +14,13 @@ use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 
-use crate::metrics::{CloseReason, Tally};
+use crate::metrics::{CloseReason, ListenerRecorders, Tally};
 use crate::responder::{self, LateReply, Mailbox, Responder, Service};
 use crate::wire::{Framer, MAX_HELD, MAX_RECEIVE_BYTES, Protocol};
 
 use recv::{Received, Stop};
 use send::Pending;
+use times::Times;
 
 pub(crate) use close::{Ending, Expiry, Totals};
 pub(crate) use send::Outgoing;
@@ -69,6 +71,10 @@ pub(crate) struct Turn<'w> {
     pub(crate) outgoing: &'w mut Outgoing,
     /// The listener's tally.
     pub(crate) tally: &'w mut Tally,
+    /// What is observed of that listener.
+    pub(crate) recorders: &'w mut ListenerRecorders,
+    /// When this turn first received something, while nothing received before was unanswered.
+    pub(crate) received: Option<Instant>,
     /// Where late replies to this connection go.
     pub(crate) mailbox: &'w Arc<dyn Mailbox>,
     /// The connection's place with its worker, and its generation.
@@ -116,19 +122,6 @@ struct Awaited {
     message: u64,
     /// `None`: for longer than the clock can tell.
     until: Option<Instant>,
-}
-
-/// When what last happened, as the timeouts need it.
-#[derive(Debug, Clone, Copy)]
-struct Times {
-    accepted: Instant,
-    last_byte: Instant,
-    /// The first byte of the unfinished message.
-    message: Option<Instant>,
-    /// Since when we do not read, while a message is unfinished.
-    unread: Option<Instant>,
-    /// Something pending: the kernel last took a byte of it. Lingering: our FIN was sent.
-    progress: Instant,
 }
 
 /// One connection.
@@ -195,13 +188,7 @@ impl Connection {
             phase: Phase::Reading,
             awaited: None,
             unacknowledged: 0,
-            times: Times {
-                accepted,
-                last_byte: accepted,
-                message: None,
-                unread: None,
-                progress: accepted,
-            },
+            times: Times::new(accepted),
             received_bytes: 0,
             sent_bytes: 0,
             discarded_bytes: 0,
@@ -225,7 +212,7 @@ impl Connection {
 
     /// One turn: goes on with everything that can go on without waiting, within the turn's bounds.
     pub(crate) fn advance(&mut self, buffer: &mut [u8], turn: &mut Turn<'_>) -> Outcome {
-        let before = (self.received_bytes, self.sent_bytes, self.messages, self.pending.len());
+        let before = self.marks();
         if !self.is_open {
             self.open(turn);
         }
@@ -240,9 +227,7 @@ impl Connection {
             }
         };
         self.tally_pending(turn.tally);
-        if !matches!(outcome, Outcome::Ended(_)) {
-            self.note_times(before.0, before.1, before.2, before.3);
-        }
+        self.note_turn(&before, matches!(outcome, Outcome::Ended(_)), turn);
         outcome
     }
 
@@ -270,10 +255,14 @@ impl Connection {
         let mut budget =
             Budget { messages: self.conversation.messages_per_turn, bytes: TURN_BYTES };
         loop {
-            if !self.pending.is_empty()
-                && let Err(error) = self.flush(turn)
-            {
-                return Some(self.failed(error, turn));
+            if !self.pending.is_empty() {
+                if let Err(error) = self.flush(turn) {
+                    return Some(self.failed(error, turn));
+                }
+                // A client that sends on while it takes replies would else never be observed.
+                if self.times.unanswered.is_some() && self.pending.is_empty() {
+                    self.note_answered(Instant::now(), turn);
+                }
             }
             if self.awaited.is_some() {
                 return Some(self.check_error(turn).unwrap_or(Outcome::Waiting));
@@ -409,34 +398,6 @@ impl Connection {
             && self.awaited.is_none()
             && !self.is_stopped
             && self.pending.len() <= self.conversation.max_pending_bytes
-    }
-
-    /// Records what the timeouts need. The clock is read after the system calls, so that a process
-    /// that was stopped in between never ends a connection early.
-    fn note_times(&mut self, received: u64, sent: u64, messages: u64, pending: usize) {
-        let now = Instant::now();
-        let has_sent = self.sent_bytes != sent;
-        if has_sent || self.received_bytes != received {
-            self.times.last_byte = now;
-        }
-        let is_lingering = matches!(self.phase, Phase::Lingering(_));
-        if !is_lingering && (has_sent || pending == 0) {
-            self.times.progress = now;
-        }
-        if !self.framer.is_unfinished() {
-            self.times.message = None;
-            self.times.unread = None;
-            return;
-        }
-        if self.messages != messages || self.times.message.is_none() {
-            self.times.message = Some(now);
-            self.times.unread = None;
-        }
-        if !self.is_read() {
-            self.times.unread.get_or_insert(now);
-        } else if let Some(since) = self.times.unread.take() {
-            self.times.message = self.times.message.map(|began| began + now.duration_since(since));
-        }
     }
 }
 

@@ -14,6 +14,7 @@ mod pool;
 mod reclaim;
 mod start;
 mod timers;
+mod view;
 mod worker;
 
 pub use drain::Summary;

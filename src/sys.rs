@@ -5,6 +5,7 @@
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 /// What is used of the kernel's `struct tcp_info` (linux/tcp.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +16,13 @@ pub(crate) struct TcpInfo {
     pub(crate) sacked: u32,
     /// Bytes the peer is ready to take; 0 where the kernel is older than 5.4.
     pub(crate) send_window: u32,
+    /// Since data was last sent, in the kernel's ticks. Before any was, since the handshake was
+    /// done.
+    pub(crate) last_data_sent: Duration,
+    /// The smoothed round trip time; 0 before any was measured.
+    pub(crate) rtt: Duration,
+    /// Segments sent again, on this connection.
+    pub(crate) retransmits: u32,
 }
 
 /// getsockopt(2) with `TCP_INFO`.
@@ -43,7 +51,36 @@ pub(crate) fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
         unacked: info.tcpi_unacked,
         sacked: info.tcpi_sacked,
         send_window: info.tcpi_snd_wnd,
+        last_data_sent: Duration::from_millis(info.tcpi_last_data_sent.into()),
+        rtt: Duration::from_micros(info.tcpi_rtt.into()),
+        retransmits: info.tcpi_total_retrans,
     })
+}
+
+/// `SO_MEMINFO` (asm-generic/socket.h, Linux 4.12), and the words that it has.
+const SO_MEMINFO: libc::c_int = 55;
+const MEMINFO_WORDS: usize = 9;
+
+/// Packets that the kernel dropped on this socket; on a listening one also handshakes that it could
+/// not queue. Wraps. The word `SK_MEMINFO_DROPS` (linux/sock_diag.h).
+///
+/// # Errors
+/// Those of getsockopt(2).
+pub(crate) fn drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut words = [0_u32; MEMINFO_WORDS];
+    let mut length =
+        libc::socklen_t::try_from(mem::size_of_val(&words)).expect("nine words are a few bytes");
+    // SAFETY: the pointer and the length describe `words`, which outlives the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_MEMINFO,
+            (&raw mut words).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(words[8]) } else { Err(io::Error::last_os_error()) }
 }
 
 /// ioctl(2) with `SIOCOUTQ` (tcp(7), unix(7)): bytes sent that the peer has not acknowledged, our

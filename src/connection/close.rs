@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::Shutdown;
 
-use crate::metrics::{CloseReason, Tally};
+use crate::metrics::{CloseReason, MEASURED, Tally};
 use crate::sys;
 
 use super::recv::receive_into;
@@ -128,6 +128,17 @@ impl Connection {
             discarded_bytes: self.discarded_bytes.into(),
             messages: self.messages,
         }
+    }
+
+    /// What the kernel knows of the path to the peer: the smoothed round trip time, and how many
+    /// segments were sent again. Nothing on a Unix socket.
+    #[must_use]
+    pub(crate) fn path(&self) -> Option<(Duration, u32)> {
+        if !MEASURED || self.peer.is_none() {
+            return None;
+        }
+        let info = sys::tcp_info(self.socket.as_fd()).ok()?;
+        Some((info.rtt, info.retransmits))
     }
 
     /// From now on a close(2) resets the connection and makes the kernel forget what it has not

@@ -9,9 +9,9 @@ use rustix::net::{RecvFlags, recv};
 use tracing::debug;
 
 use crate::client_text::ClientText;
-use crate::metrics::CloseReason;
+use crate::metrics::{CloseReason, MEASURED};
 use crate::responder::{Address, Answer, Context, Reply, Responder, Service, Ticket};
-use crate::wire::{MAX_HELD, MAX_RECEIVE_BYTES, Run, Step};
+use crate::wire::{MAX_HELD, MAX_RECEIVE_BYTES, Protocol, Run, Step};
 
 use super::{Awaited, Budget, Connection, Turn, peer_name};
 
@@ -73,6 +73,9 @@ impl Connection {
                 }
                 if let Some(left) = &mut self.last_receive {
                     *left = left.saturating_sub(u32::try_from(length).unwrap_or(u32::MAX));
+                }
+                if MEASURED && self.times.unanswered.is_none() && turn.received.is_none() {
+                    turn.received = Some(Instant::now());
                 }
                 self.received_bytes += length as u64;
                 turn.tally.received_bytes += length as u64;
@@ -179,7 +182,7 @@ impl Connection {
                     Some(run) => {
                         budget.messages -= run.messages;
                         self.messages += run.messages as u64;
-                        turn.echo_run(chunk, run);
+                        turn.echo_run(protocol, chunk, run);
                         if *at == chunk.len() && !self.has_input_ended {
                             return Stop::UsedUp;
                         }
@@ -206,6 +209,7 @@ impl Connection {
             budget.messages -= 1;
             self.messages += 1;
             turn.tally.messages += 1;
+            turn.recorders.message_bytes.observe(message.text.len() as u64);
             let terminator = protocol.terminator();
             match (&conversation.service, &mut self.responder) {
                 (Service::Echo, _) => {
@@ -246,7 +250,11 @@ impl Connection {
 }
 
 impl Turn<'_> {
-    fn echo_run(&mut self, chunk: &[u8], run: Run) {
+    fn echo_run(&mut self, protocol: &Protocol, chunk: &[u8], run: Run) {
+        if MEASURED {
+            let sizes = &mut self.recorders.message_bytes;
+            run.each_length(protocol, chunk, |bytes| sizes.observe(bytes as u64));
+        }
         self.tally.messages += run.messages as u64;
         self.tally.replies += run.messages as u64;
         self.outgoing.echo_run(chunk, run.bytes);

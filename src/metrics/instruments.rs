@@ -6,17 +6,29 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus::{
-    Counter, CounterVec, Encoder, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Counter, Encoder, Gauge, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder,
 };
 
-use super::names::{self, AcceptError, CloseReason, LateReplyRefusal, Metric, Rejection};
+use super::families::{
+    children, counters, gauges, int_counter, int_counters, int_gauge, int_gauges,
+};
+use super::histogram::{Histogram, Recorder, WAITS};
+use super::kernel::{KernelInstruments, ListenReading};
+use super::listener::{ListenerFamilies, ListenerInstruments, ListenerRecorders};
+use super::names::{self, LateReplyRefusal};
+use super::process::ProcessInstruments;
 
 /// Everything one server counts. Children are looked up once, here.
 pub struct Instruments {
     registry: Registry,
     listeners: Vec<ListenerInstruments>,
+    /// Each one's name, and whether the kernel tells something of its queue and paths.
+    labels: Vec<(String, bool)>,
+    families: ListenerFamilies,
+    inbox_wait: Histogram,
     workers: Vec<WorkerInstruments>,
+    kernel: KernelInstruments,
+    process: ProcessInstruments,
     /// Worker threads alive.
     pub workers_alive: IntGauge,
     /// Panics caught in workers, acceptors and responders.
@@ -31,32 +43,25 @@ pub struct Instruments {
     late_replies_refused: Vec<IntCounter>,
     scrapes: IntCounterVec,
     scrapes_rejected: IntCounterVec,
-    /// Two scrapes at once would both add the same busy time.
+    /// Two scrapes at once would both add the same busy time or drops.
     rendering: Mutex<()>,
-}
-
-/// One listener's counters, by the index of their reason where they have one.
-pub struct ListenerInstruments {
-    /// Returned by accept(2).
-    pub accepted: IntCounter,
-    /// Open now.
-    pub connections: IntGauge,
-    rejected: Vec<IntCounter>,
-    closed: Vec<IntCounter>,
-    accept_errors: Vec<IntCounter>,
-    accept_held: Counter,
-    received_bytes: IntCounter,
-    sent_bytes: IntCounter,
-    discarded_bytes: IntCounter,
-    messages: IntCounter,
-    replies: IntCounter,
-    pending_bytes: IntGauge,
 }
 
 struct WorkerInstruments {
     busy: Counter,
     turn: Gauge,
     connections: IntGauge,
+    inbox_connections: IntGauge,
+    yields: IntCounter,
+}
+
+/// What one worker observes; nobody else writes to it.
+#[derive(Debug)]
+pub struct WorkerRecorders {
+    /// From accept to the worker's first touch.
+    pub inbox_wait: Recorder,
+    /// By the index of the listener.
+    pub listeners: Vec<ListenerRecorders>,
 }
 
 /// What is asked of a worker when someone scrapes.
@@ -68,52 +73,37 @@ pub struct WorkerReading {
     pub turn: Duration,
     /// Connections it owns.
     pub connections: usize,
-}
-
-/// What one worker counted for one listener since it last told the registry. The way of a message
-/// adds here, to memory that no other thread touches.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Tally {
-    /// Bytes taken from the kernel.
-    pub received_bytes: u64,
-    /// Bytes given to the kernel.
-    pub sent_bytes: u64,
-    /// Bytes of replies thrown away.
-    pub discarded_bytes: u64,
-    /// Messages received.
-    pub messages: u64,
-    /// Replies made.
-    pub replies: u64,
-    /// How much more is pending than before.
-    pub pending_bytes: i64,
-}
-
-impl Tally {
-    /// Whether nothing was counted.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
+    /// Those of them that still lie in its inbox.
+    pub inbox_connections: usize,
+    /// Turns that ended with work left, since its start.
+    pub yields: u64,
 }
 
 impl Instruments {
-    /// Registers every metric, each with all values of its labels at 0.
+    /// Registers every metric, each with all values of its labels at 0. A listener is a name, and
+    /// whether it is one of TCP, of whose connections the kernel tells more.
     ///
     /// # Errors
     /// Those of the registry, as for two listeners of one name.
     pub fn new<'a>(
-        listeners: impl IntoIterator<Item = &'a str>,
+        listeners: impl IntoIterator<Item = (&'a str, bool)>,
         workers: usize,
         scrapes: &[(&str, &str)],
         scrape_rejections: &[&str],
     ) -> prometheus::Result<Self> {
         let registry = Registry::new();
+        let labels: Vec<(&str, bool)> = listeners.into_iter().collect();
         let families = ListenerFamilies::register(&registry)?;
         let late = int_counters(&registry, &names::LATE_REPLIES_REFUSED)?;
         let build = int_gauges(&registry, &names::BUILD_INFO)?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION"), env!("TALKBACK_RUSTC")]).set(1);
         let instruments = Self {
-            listeners: listeners.into_iter().map(|name| families.listener(name)).collect(),
+            listeners: labels.iter().map(|(name, _)| families.listener(name)).collect(),
+            families,
+            inbox_wait: Histogram::register(&registry, &names::INBOX_WAIT, WAITS)?,
+            kernel: KernelInstruments::register(&registry, &labels)?,
+            process: ProcessInstruments::register(&registry)?,
+            labels: labels.iter().map(|&(name, is_tcp)| (name.to_owned(), is_tcp)).collect(),
             workers: worker_instruments(&registry, workers)?,
             workers_alive: int_gauge(&registry, &names::WORKERS)?,
             worker_panics: int_counter(&registry, &names::WORKER_PANICS)?,
@@ -142,6 +132,24 @@ impl Instruments {
         &self.listeners[index]
     }
 
+    /// What one more worker observes with.
+    #[must_use]
+    pub fn worker_recorders(&self) -> WorkerRecorders {
+        let of = |(name, is_tcp): &(String, bool)| self.families.recorders(name, *is_tcp);
+        WorkerRecorders {
+            inbox_wait: self.inbox_wait.recorder(&[]),
+            listeners: self.labels.iter().map(of).collect(),
+        }
+    }
+
+    /// What the acceptor of that listener observes the kernel's accept queue with; nothing on a
+    /// Unix socket.
+    #[must_use]
+    pub fn accept_wait_recorder(&self, listener: usize) -> Option<Recorder> {
+        let (name, is_tcp) = &self.labels[listener];
+        is_tcp.then(|| self.families.accept_wait(name))
+    }
+
     /// Counts an answer of the sidecar.
     pub fn count_scrape(&self, path: &str, code: &str) {
         self.scrapes.with_label_values(&[path, code]).inc();
@@ -163,16 +171,22 @@ impl Instruments {
         let _ = self.log.set(dropped);
     }
 
-    /// The text format 0.0.4, with what `read` says of each worker now.
+    /// The text format 0.0.4, with what is read of each worker and each listener now.
     #[must_use]
-    pub fn render(&self, mut read: impl FnMut(usize) -> WorkerReading) -> Vec<u8> {
+    pub fn render(
+        &self,
+        mut worker: impl FnMut(usize) -> WorkerReading,
+        mut listener: impl FnMut(usize) -> Option<ListenReading>,
+    ) -> Vec<u8> {
         let _one_at_a_time = self.rendering.lock();
-        for (index, worker) in self.workers.iter().enumerate() {
-            let reading = read(index);
-            worker.busy.inc_by((reading.busy.as_secs_f64() - worker.busy.get()).max(0.0));
-            worker.turn.set(reading.turn.as_secs_f64());
-            worker.connections.set(as_gauge(reading.connections));
+        for (index, instruments) in self.workers.iter().enumerate() {
+            instruments.show(worker(index));
         }
+        for index in 0..self.listeners.len() {
+            self.kernel.show(index, listener(index));
+        }
+        self.kernel.refresh_overflows();
+        self.process.refresh();
         if let Some(log) = self.log.get() {
             let dropped = log.load(Ordering::Relaxed);
             self.log_lines_dropped.inc_by(dropped.saturating_sub(self.log_lines_dropped.get()));
@@ -185,114 +199,19 @@ impl Instruments {
     }
 }
 
+impl WorkerInstruments {
+    fn show(&self, reading: WorkerReading) {
+        self.busy.inc_by((reading.busy.as_secs_f64() - self.busy.get()).max(0.0));
+        self.turn.set(reading.turn.as_secs_f64());
+        self.connections.set(as_gauge(reading.connections));
+        self.inbox_connections.set(as_gauge(reading.inbox_connections));
+        self.yields.inc_by(reading.yields.saturating_sub(self.yields.get()));
+    }
+}
+
 impl std::fmt::Debug for Instruments {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Instruments").finish_non_exhaustive()
-    }
-}
-
-impl ListenerInstruments {
-    /// Counts a connection closed before service.
-    pub fn count_rejected(&self, reason: Rejection) {
-        self.rejected[reason as usize].inc();
-    }
-
-    /// Counts a connection served and ended.
-    pub fn count_closed(&self, reason: CloseReason) {
-        self.closed[reason as usize].inc();
-    }
-
-    /// Counts an error of accept(2).
-    pub fn count_accept_error(&self, error: AcceptError) {
-        self.accept_errors[error as usize].inc();
-    }
-
-    /// Counts a time for which the acceptor left somebody in the kernel's queue.
-    pub fn count_accept_held(&self, held: Duration) {
-        self.accept_held.inc_by(held.as_secs_f64());
-    }
-
-    /// Connections closed so far for that reason.
-    #[must_use]
-    pub fn closed(&self, reason: CloseReason) -> u64 {
-        self.closed[reason as usize].get()
-    }
-
-    /// Adds what a worker counted, and empties its tally.
-    pub fn take(&self, tally: &mut Tally) {
-        let counted = std::mem::take(tally);
-        for (counter, count) in [
-            (&self.received_bytes, counted.received_bytes),
-            (&self.sent_bytes, counted.sent_bytes),
-            (&self.discarded_bytes, counted.discarded_bytes),
-            (&self.messages, counted.messages),
-            (&self.replies, counted.replies),
-        ] {
-            if count > 0 {
-                counter.inc_by(count);
-            }
-        }
-        if counted.pending_bytes != 0 {
-            self.pending_bytes.add(counted.pending_bytes);
-        }
-    }
-}
-
-/// The vectors whose children belong to listeners.
-struct ListenerFamilies {
-    accepted: IntCounterVec,
-    rejected: IntCounterVec,
-    closed: IntCounterVec,
-    connections: IntGaugeVec,
-    received_bytes: IntCounterVec,
-    sent_bytes: IntCounterVec,
-    discarded_bytes: IntCounterVec,
-    messages: IntCounterVec,
-    replies: IntCounterVec,
-    pending_bytes: IntGaugeVec,
-    accept_errors: IntCounterVec,
-    accept_held: CounterVec,
-}
-
-impl ListenerFamilies {
-    fn register(registry: &Registry) -> prometheus::Result<Self> {
-        Ok(Self {
-            accepted: int_counters(registry, &names::CONNECTIONS_ACCEPTED)?,
-            rejected: int_counters(registry, &names::CONNECTIONS_REJECTED)?,
-            closed: int_counters(registry, &names::CONNECTIONS_CLOSED)?,
-            connections: int_gauges(registry, &names::CONNECTIONS)?,
-            received_bytes: int_counters(registry, &names::RECEIVED_BYTES)?,
-            sent_bytes: int_counters(registry, &names::SENT_BYTES)?,
-            discarded_bytes: int_counters(registry, &names::DISCARDED_BYTES)?,
-            messages: int_counters(registry, &names::MESSAGES)?,
-            replies: int_counters(registry, &names::REPLIES)?,
-            pending_bytes: int_gauges(registry, &names::PENDING_BYTES)?,
-            accept_errors: int_counters(registry, &names::ACCEPT_ERRORS)?,
-            accept_held: counters(registry, &names::ACCEPT_HELD_SECONDS)?,
-        })
-    }
-
-    fn listener(&self, name: &str) -> ListenerInstruments {
-        let labelled = |family: &IntCounterVec, labels: Vec<&'static str>| {
-            labels.iter().map(|label| family.with_label_values(&[name, label])).collect()
-        };
-        ListenerInstruments {
-            accepted: self.accepted.with_label_values(&[name]),
-            connections: self.connections.with_label_values(&[name]),
-            rejected: labelled(&self.rejected, Rejection::ALL.iter().map(|r| r.label()).collect()),
-            closed: labelled(&self.closed, CloseReason::ALL.iter().map(|r| r.label()).collect()),
-            accept_errors: labelled(
-                &self.accept_errors,
-                AcceptError::ALL.iter().map(|e| e.label()).collect(),
-            ),
-            accept_held: self.accept_held.with_label_values(&[name]),
-            received_bytes: self.received_bytes.with_label_values(&[name]),
-            sent_bytes: self.sent_bytes.with_label_values(&[name]),
-            discarded_bytes: self.discarded_bytes.with_label_values(&[name]),
-            messages: self.messages.with_label_values(&[name]),
-            replies: self.replies.with_label_values(&[name]),
-            pending_bytes: self.pending_bytes.with_label_values(&[name]),
-        }
     }
 }
 
@@ -301,11 +220,9 @@ fn worker_instruments(
     workers: usize,
 ) -> prometheus::Result<Vec<WorkerInstruments>> {
     let busy = counters(registry, &names::WORKER_BUSY_SECONDS)?;
-    let turn = GaugeVec::new(
-        Opts::new(names::WORKER_TURN_SECONDS.name, names::WORKER_TURN_SECONDS.help),
-        names::WORKER_TURN_SECONDS.labels,
-    )?;
-    registry.register(Box::new(turn.clone()))?;
+    let turn = gauges(registry, &names::WORKER_TURN_SECONDS)?;
+    let inbox = int_gauges(registry, &names::WORKER_INBOX_CONNECTIONS)?;
+    let yields = int_counters(registry, &names::WORKER_YIELDS)?;
     let connections = int_gauges(registry, &names::WORKER_CONNECTIONS)?;
     Ok((0..workers)
         .map(|index| {
@@ -314,43 +231,11 @@ fn worker_instruments(
                 busy: busy.with_label_values(&[&label]),
                 turn: turn.with_label_values(&[&label]),
                 connections: connections.with_label_values(&[&label]),
+                inbox_connections: inbox.with_label_values(&[&label]),
+                yields: yields.with_label_values(&[&label]),
             }
         })
         .collect())
-}
-
-fn counters(registry: &Registry, metric: &Metric) -> prometheus::Result<CounterVec> {
-    let family = CounterVec::new(Opts::new(metric.name, metric.help), metric.labels)?;
-    registry.register(Box::new(family.clone()))?;
-    Ok(family)
-}
-
-fn int_counters(registry: &Registry, metric: &Metric) -> prometheus::Result<IntCounterVec> {
-    let family = IntCounterVec::new(Opts::new(metric.name, metric.help), metric.labels)?;
-    registry.register(Box::new(family.clone()))?;
-    Ok(family)
-}
-
-fn int_gauges(registry: &Registry, metric: &Metric) -> prometheus::Result<IntGaugeVec> {
-    let family = IntGaugeVec::new(Opts::new(metric.name, metric.help), metric.labels)?;
-    registry.register(Box::new(family.clone()))?;
-    Ok(family)
-}
-
-fn int_counter(registry: &Registry, metric: &Metric) -> prometheus::Result<IntCounter> {
-    let counter = IntCounter::new(metric.name, metric.help)?;
-    registry.register(Box::new(counter.clone()))?;
-    Ok(counter)
-}
-
-fn int_gauge(registry: &Registry, metric: &Metric) -> prometheus::Result<IntGauge> {
-    let gauge = IntGauge::new(metric.name, metric.help)?;
-    registry.register(Box::new(gauge.clone()))?;
-    Ok(gauge)
-}
-
-fn children(family: &IntCounterVec, labels: impl Iterator<Item = &'static str>) -> Vec<IntCounter> {
-    labels.map(|label| family.with_label_values(&[label])).collect()
 }
 
 fn as_gauge(count: usize) -> i64 {

@@ -8,6 +8,8 @@ pub enum Kind {
     Counter,
     /// Goes up and down.
     Gauge,
+    /// How often a value lay where: `_bucket`, `_sum` and `_count`.
+    Histogram,
 }
 
 impl Kind {
@@ -17,6 +19,7 @@ impl Kind {
         match self {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
         }
     }
 }
@@ -71,6 +74,28 @@ metrics! {
         "Replies made.";
     PENDING_BYTES = Gauge "talkback_pending_bytes" ["listener"]
         "Bytes of replies that the kernel has not taken yet.";
+    MESSAGE_BYTES = Histogram "talkback_message_bytes" ["listener"]
+        "Size of each message without its ending.";
+    CONNECTION_DURATION = Histogram "talkback_connection_duration_seconds" ["listener"]
+        "From accept(2) to close(2).";
+    ACCEPT_WAIT = Histogram "talkback_accept_wait_seconds" ["listener"]
+        "Wait in the kernel's accept queue, to its tick of 4 ms; not for Unix sockets.";
+    INBOX_WAIT = Histogram "talkback_inbox_wait_seconds" []
+        "From accept(2) to the worker's first touch.";
+    RESPOND = Histogram "talkback_respond_seconds" ["listener"]
+        "From the receipt of a whole message to the kernel's having taken all replies owed then.";
+    LISTEN_QUEUE_LENGTH = Gauge "talkback_listen_queue_length" ["listener"]
+        "Connections in the kernel's accept queue now; not for Unix sockets.";
+    LISTEN_QUEUE_LIMIT = Gauge "talkback_listen_queue_limit" ["listener"]
+        "The backlog as the kernel has clamped it; the queue holds one more. Not for Unix sockets.";
+    LISTEN_DROPS = Counter "talkback_listen_drops_total" ["listener"]
+        "Segments and handshakes that the kernel dropped on this listener; not for Unix sockets.";
+    NETNS_LISTEN_OVERFLOWS = Counter "talkback_netns_listen_overflows_total" []
+        "Handshakes that met a full accept queue in this network namespace (ListenOverflows).";
+    TCP_RTT = Histogram "talkback_tcp_rtt_seconds" ["listener"]
+        "The kernel's smoothed round trip time of a connection at its close; not for Unix sockets.";
+    TCP_RETRANSMITS = Counter "talkback_tcp_retransmits_total" ["listener"]
+        "Segments that the kernel sent again, added at each close; not for Unix sockets.";
     CONNECTIONS_LIMIT = Gauge "talkback_connections_limit" []
         "Most connections open at once, all listeners together.";
     ACCEPT_ERRORS = Counter "talkback_accept_errors_total" ["listener", "error"]
@@ -85,6 +110,10 @@ metrics! {
         "Age of the turn a worker is in, 0 while it waits: a stalled responder shows here.";
     WORKER_CONNECTIONS = Gauge "talkback_worker_connections" ["worker"]
         "Connections a worker owns, those in its inbox included.";
+    WORKER_INBOX_CONNECTIONS = Gauge "talkback_worker_inbox_connections" ["worker"]
+        "Connections handed over that the worker has not taken yet.";
+    WORKER_YIELDS = Counter "talkback_worker_yields_total" ["worker"]
+        "Turns that ended at a bound with work left, so that others had theirs.";
     WORKER_PANICS = Counter "talkback_worker_panics_total" []
         "Panics caught in workers, acceptors and responders.";
     LATE_REPLIES_REFUSED = Counter "talkback_late_replies_refused_total" ["reason"]
@@ -99,6 +128,22 @@ metrics! {
         "Log lines that their sink did not take.";
     BUILD_INFO = Gauge "talkback_build_info" ["version", "rustc"]
         "Always 1; the labels tell the build.";
+    PROCESS_CPU_SECONDS = Counter "process_cpu_seconds_total" []
+        "CPU time of all threads, in user and system mode.";
+    PROCESS_OPEN_FDS = Gauge "process_open_fds" []
+        "Descriptors open now.";
+    PROCESS_MAX_FDS = Gauge "process_max_fds" []
+        "Most descriptors that may be open: the soft limit of RLIMIT_NOFILE.";
+    PROCESS_VIRTUAL_MEMORY = Gauge "process_virtual_memory_bytes" []
+        "Address space in use.";
+    PROCESS_VIRTUAL_MEMORY_MAX = Gauge "process_virtual_memory_max_bytes" []
+        "Most address space that may be used: the soft limit of RLIMIT_AS, +Inf if there is none.";
+    PROCESS_RESIDENT_MEMORY = Gauge "process_resident_memory_bytes" []
+        "Physical memory in use.";
+    PROCESS_START_TIME = Gauge "process_start_time_seconds" []
+        "When the process started, in seconds since 1970.";
+    PROCESS_THREADS = Gauge "process_threads" []
+        "Threads alive.";
 }
 
 macro_rules! closed_enum {

@@ -18,7 +18,9 @@ use tracing::{debug, warn};
 
 use crate::accepting::{Cause, Reserve};
 use crate::connection::peer_name;
-use crate::metrics::{AcceptError, Instruments, ListenerInstruments, Rejection};
+use crate::metrics::{
+    AcceptError, Instruments, ListenReading, ListenerInstruments, MEASURED, Recorder, Rejection,
+};
 use crate::sys;
 
 use super::admit::Admission;
@@ -61,6 +63,8 @@ pub(super) struct Acceptor {
     pub(super) admission: Arc<Admission>,
     pub(super) pool: Pool,
     pub(super) instruments: Arc<Instruments>,
+    /// `None` on a Unix socket, of whose queue the kernel tells nothing.
+    pub(super) accept_wait: Option<Recorder>,
     /// Short while its descriptor serves to accept one that cannot be served.
     pub(super) reserve: Reserve,
     /// `max_accept_rate`.
@@ -121,6 +125,16 @@ impl Gate {
         if let Some(thread) = self.thread.lock().as_ref() {
             thread.unpark();
         }
+    }
+
+    /// What the kernel knows of the accept queue now; nothing once the listener has closed, nor of
+    /// a Unix socket.
+    pub(super) fn reading(&self) -> Option<ListenReading> {
+        let socket = self.socket.lock();
+        let socket = socket.as_ref().filter(|_| self.is_tcp)?;
+        let info = sys::tcp_info(socket.as_fd()).ok()?;
+        let drops = sys::drops(socket.as_fd()).ok()?;
+        Some(ListenReading { queue_length: info.unacked, queue_limit: info.sacked, drops })
     }
 
     fn is_closing(&self) -> bool {
@@ -185,6 +199,7 @@ impl Acceptor {
     /// reserve's, and there is no other, the reserve takes its place over.
     fn welcome(&mut self, socket: OwnedFd, peer: Option<SocketAddr>, round: &mut usize) {
         self.trouble.peer_errors = 0;
+        self.observe_wait(&socket);
         if let Some(pace) = &mut self.pace {
             pace.take(Instant::now());
         }
@@ -198,6 +213,17 @@ impl Acceptor {
         } else {
             self.recovered();
             self.take(socket, peer, round);
+        }
+    }
+
+    /// How long the connection lay in the accept queue: nothing was sent on it yet, so that the
+    /// kernel counts from the handshake.
+    fn observe_wait(&mut self, socket: &OwnedFd) {
+        if let Some(accept_wait) = &mut self.accept_wait
+            && MEASURED
+            && let Ok(info) = sys::tcp_info(socket.as_fd())
+        {
+            accept_wait.observe_time(info.last_data_sent);
         }
     }
 

@@ -145,7 +145,7 @@ mod tests {
 
     fn admission(max_connections: usize, max_per_ip: usize) -> Arc<Admission> {
         let instruments =
-            Instruments::new(["main"], 1, &[], &[]).expect("names that are all different");
+            Instruments::new([("main", true)], 1, &[], &[]).expect("names that are all different");
         Arc::new(Admission::new(max_connections, max_per_ip, Arc::new(instruments)))
     }
 
@@ -229,7 +229,7 @@ mod interleavings {
     /// Some who come and go at once, and what became of them.
     fn check(clients: usize, max_connections: usize, most_preemptions: usize) {
         // Its counters are not what is tried here, and making them anew takes its time.
-        let instruments = Arc::new(Instruments::new(["main"], 1, &[], &[]).unwrap());
+        let instruments = Arc::new(Instruments::new([("main", true)], 1, &[], &[]).unwrap());
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(most_preemptions);
         model.check(move || {
@@ -262,7 +262,7 @@ mod interleavings {
     /// One address at its own bound takes nobody else's place, not even for a moment.
     #[test]
     fn who_is_refused_by_the_bound_of_an_address_takes_no_place() {
-        let instruments = Arc::new(Instruments::new(["main"], 1, &[], &[]).unwrap());
+        let instruments = Arc::new(Instruments::new([("main", true)], 1, &[], &[]).unwrap());
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(2);
         model.check(move || {

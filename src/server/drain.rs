@@ -34,8 +34,8 @@ impl Server {
     pub(super) fn stop(&mut self) -> Summary {
         let delay = self.shutdown.drain_delay;
         info!(seconds = delay.as_secs_f64(), "stopping: not ready");
-        self.lifecycle.stop();
-        self.instruments.draining.set(1);
+        self.view.lifecycle.stop();
+        self.view.instruments.draining.set(1);
         // A load balancer needs this time to see it. A server that has given up has none to give:
         // whom it still accepts it cannot serve.
         self.failures.wait(delay);
@@ -50,8 +50,8 @@ impl Server {
         }
         let until = Instant::now() + self.shutdown.drain_timeout;
         info!(seconds = self.shutdown.drain_timeout.as_secs_f64(), "draining: not accepting");
-        self.lifecycle.drain(until);
-        for seat in self.pool.seats() {
+        self.view.lifecycle.drain(until);
+        for seat in self.view.pool.seats() {
             seat.doorbell().ring();
         }
         self.await_workers(until + GRACE);
@@ -74,11 +74,11 @@ impl Server {
                 let _ = worker.thread.join();
                 continue;
             }
-            let seat = &self.pool.seats()[index];
+            let seat = &self.view.pool.seats()[index];
             let mut left = 0;
             for (listener, open) in seat.abandon().into_iter().enumerate() {
                 left += open;
-                let counters = self.instruments.listener(listener);
+                let counters = self.view.instruments.listener(listener);
                 for _ in 0..open {
                     counters.connections.dec();
                     counters.count_closed(CloseReason::ShutdownForced);
@@ -92,7 +92,7 @@ impl Server {
         let mut summary = Summary { served: 0, cut: 0 };
         for listener in 0..self.gates.len() {
             for &reason in CloseReason::ALL {
-                let closed = self.instruments.listener(listener).closed(reason);
+                let closed = self.view.instruments.listener(listener).closed(reason);
                 match reason {
                     CloseReason::ShutdownForced => summary.cut += closed,
                     _ => summary.served += closed,
@@ -105,7 +105,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if !self.lifecycle.is_stopping() {
+        if !self.view.lifecycle.is_stopping() {
             self.stop();
         }
     }

@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::metrics::Instruments;
-use crate::metrics::instruments::WorkerReading;
 use crate::metrics::names::LateReplyRefusal;
+use crate::metrics::{Instruments, WorkerReading};
 use crate::responder::{LateReply, Mailbox};
 
 use super::admit::Slot;
@@ -57,6 +56,7 @@ pub(super) struct Seat {
     /// Nanoseconds after `origin` that the running turn began at; 0 while the worker waits.
     turn_began: AtomicU64,
     busy_nanoseconds: AtomicU64,
+    yields: AtomicU64,
     /// The stop has given this worker up and accounted for its connections.
     is_abandoned: AtomicBool,
     /// Held by the worker from the count of a close to the end of its place, so that the two agree.
@@ -88,6 +88,7 @@ impl Seat {
             open: (0..listeners).map(|_| AtomicUsize::new(0)).collect(),
             turn_began: AtomicU64::new(0),
             busy_nanoseconds: AtomicU64::new(0),
+            yields: AtomicU64::new(0),
             is_abandoned: AtomicBool::new(false),
             closing: Mutex::new(()),
         };
@@ -111,6 +112,12 @@ impl Seat {
         self.busy_nanoseconds.store(before + nanoseconds(busy), Ordering::Relaxed);
     }
 
+    /// A connection's turn ended with work left.
+    pub(super) fn note_yield(&self) {
+        // The worker alone writes it.
+        self.yields.store(self.yields.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
     /// The worker takes no turn any more: newcomers go to the others while there are any.
     pub(super) fn pass_over(&self) {
         self.turn_began.store(1, Ordering::Relaxed);
@@ -121,6 +128,8 @@ impl Seat {
             busy: Duration::from_nanos(self.busy_nanoseconds.load(Ordering::Relaxed)),
             turn: self.turn(now),
             connections: self.load(),
+            inbox_connections: self.arrivals.len(),
+            yields: self.yields.load(Ordering::Relaxed),
         }
     }
 

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::{self, JoinHandle};
@@ -14,11 +15,11 @@ use mio::Poll;
 use tracing::{info, warn};
 
 use crate::accepting::Reserve;
-use crate::config::{Config, ConfigError, DEFAULT_MAX_CONNECTIONS, Listener, Shutdown};
+use crate::config::{Address, Config, ConfigError, DEFAULT_MAX_CONNECTIONS, Listener, Shutdown};
 use crate::connection::{Conversation, Timeouts};
 use crate::metrics::Instruments;
 use crate::responder::Responders;
-use crate::sidecar::{self, Scrape, Sidecar, SidecarError, Watch};
+use crate::sidecar::{self, Scrape, Sidecar, SidecarError};
 use crate::wire::{Framing, MAX_RECEIVE_BYTES, Protocol};
 
 use super::accept::{Acceptor, Gate, Trouble};
@@ -28,13 +29,12 @@ use super::lifecycle::Lifecycle;
 use super::listen::{Bound, Listening, SocketFiles, listen, queue_limit};
 use super::pace::Pace;
 use super::pool::{Inboxes, Pool, Seat};
+use super::view::View;
 use super::worker::{Shared, WAKER, Worker, WorkerThread};
 
 /// A running server. Dropping it stops it as [`Server::drain`] does.
 pub struct Server {
-    pub(super) lifecycle: Arc<Lifecycle>,
-    pub(super) instruments: Arc<Instruments>,
-    pub(super) pool: Pool,
+    pub(super) view: View,
     pub(super) gates: Vec<Arc<Gate>>,
     pub(super) acceptors: Vec<JoinHandle<()>>,
     pub(super) workers: Vec<WorkerThread>,
@@ -152,12 +152,19 @@ impl Server {
         let lifecycle = Arc::new(Lifecycle::new(origin));
         let seats = seats(config, workers, origin, &instruments)?;
         let pool = Pool::new(seats.iter().map(|(seat, ..)| seat.clone()).collect());
-        let sidecar = start_sidecar(config, &instruments, &lifecycle, &pool)?;
-        let mut server = Self {
-            addresses: listening.iter().map(|listening| listening.bound.clone()).collect(),
-            lifecycle: lifecycle.clone(),
+        let addresses = listening.iter().map(|listening| listening.bound.clone()).collect();
+        let sockets: Vec<_> =
+            listening.into_iter().map(|listening| Arc::new(listening.socket)).collect();
+        let view = View {
             instruments: instruments.clone(),
-            pool: pool.clone(),
+            lifecycle: lifecycle.clone(),
+            pool,
+            gates: gates(config, &sockets),
+        };
+        let sidecar = view.serve(config)?;
+        let mut server = Self {
+            addresses,
+            view,
             gates: Vec::new(),
             acceptors: Vec::new(),
             workers: Vec::new(),
@@ -180,7 +187,7 @@ impl Server {
         }
         let limits = &config.limits;
         let admission = Admission::new(max_connections, limits.max_connections_per_ip, instruments);
-        server.accept(config, listening, &Arc::new(admission))?;
+        server.accept(config, &sockets, &Arc::new(admission))?;
         server.shutdown = config.shutdown.clone();
         Ok(server)
     }
@@ -200,7 +207,7 @@ impl Server {
     /// What `/metrics` would answer now, in the text format 0.0.4.
     #[must_use]
     pub fn metrics(&self) -> Vec<u8> {
-        render(&self.instruments, &self.pool)
+        self.view.metrics()
     }
 
     /// Says what to do when the server gives up on itself: a third panic of its own threads within
@@ -215,7 +222,7 @@ impl Server {
     /// Tells the metrics where the program that logs counts the lines that its log's sink did not
     /// take. Only the first call has an effect.
     pub fn observe_log(&self, dropped: Arc<AtomicU64>) {
-        self.instruments.observe_log(dropped);
+        self.view.instruments.observe_log(dropped);
     }
 
     /// The Unix sockets that were made, for a process that must end without a drain.
@@ -227,27 +234,26 @@ impl Server {
     fn accept(
         &mut self,
         config: &Config,
-        listening: Vec<Listening>,
+        sockets: &[Arc<OwnedFd>],
         admission: &Arc<Admission>,
     ) -> Result<(), StartError> {
         let full_message: Arc<str> = config.limits.full_message.as_str().into();
-        for (index, (listener, listening)) in config.listeners.iter().zip(listening).enumerate() {
-            let is_tcp = matches!(listening.bound, Bound::Ip(_));
+        for (index, listener) in config.listeners.iter().enumerate() {
             let reserve = Reserve::new(1).map_err(|source| StartError::System {
                 what: format!("listener {}", listener.name),
                 source,
             })?;
-            let socket = Arc::new(listening.socket);
-            let gate = Arc::new(Gate::new(&listener.name, socket.clone(), is_tcp));
+            let gate = self.view.gates[index].clone();
             let acceptor = Acceptor {
                 gate: gate.clone(),
-                socket,
+                socket: sockets[index].clone(),
                 listener: index,
                 backlog: listener.backlog,
                 full_message: full_message.clone(),
                 admission: admission.clone(),
-                pool: self.pool.clone(),
-                instruments: self.instruments.clone(),
+                pool: self.view.pool.clone(),
+                instruments: self.view.instruments.clone(),
+                accept_wait: self.view.instruments.accept_wait_recorder(index),
                 reserve,
                 pace: Pace::new(
                     listener.max_accept_rate,
@@ -366,15 +372,27 @@ fn listen_all(config: &Config, files: &SocketFiles) -> Result<Vec<Listening>, St
 }
 
 fn instruments(config: &Config, workers: usize) -> Result<Arc<Instruments>, StartError> {
-    let names = config.listeners.iter().map(|listener| listener.name.as_str());
+    let listeners =
+        config.listeners.iter().map(|listener| (listener.name.as_str(), is_tcp(listener)));
     let scrapes = Scrape::ALL.map(|scrape| (scrape.page.label(), scrape.code.label()));
     let rejections = sidecar::Rejection::ALL.map(sidecar::Rejection::label);
-    Instruments::new(names, workers, &scrapes, &rejections).map(Arc::new).map_err(|error| {
+    Instruments::new(listeners, workers, &scrapes, &rejections).map(Arc::new).map_err(|error| {
         StartError::System {
             what: "the metrics registry".to_owned(),
             source: io::Error::other(error),
         }
     })
+}
+
+fn gates(config: &Config, sockets: &[Arc<OwnedFd>]) -> Arc<[Arc<Gate>]> {
+    let gate = |(listener, socket): (&Listener, &Arc<OwnedFd>)| {
+        Arc::new(Gate::new(&listener.name, socket.clone(), is_tcp(listener)))
+    };
+    config.listeners.iter().zip(sockets).map(gate).collect()
+}
+
+fn is_tcp(listener: &Listener) -> bool {
+    matches!(listener.address, Address::Ip { .. })
 }
 
 type Seats = Vec<(Arc<Seat>, Inboxes, Poll)>;
@@ -398,34 +416,6 @@ fn seats(
             seat().map_err(|source| StartError::System { what: format!("worker {index}"), source })
         })
         .collect()
-}
-
-fn start_sidecar(
-    config: &Config,
-    instruments: &Arc<Instruments>,
-    lifecycle: &Arc<Lifecycle>,
-    pool: &Pool,
-) -> Result<Option<Sidecar>, StartError> {
-    let Some(address) = config.metrics.address else { return Ok(None) };
-    let (rendering, pool) = (instruments.clone(), pool.clone());
-    let (answered, refused) = (instruments.clone(), instruments.clone());
-    let lifecycle = lifecycle.clone();
-    let watch = Watch {
-        metrics: Box::new(move || render(&rendering, &pool)),
-        ready: Box::new(move || !lifecycle.is_stopping()),
-        answered: Box::new(move |scrape| {
-            answered.count_scrape(scrape.page.label(), scrape.code.label());
-        }),
-        rejected: Box::new(move |reason| refused.count_scrape_rejected(reason.label())),
-    };
-    let sidecar = Sidecar::start(address, watch)?;
-    info!(address = %sidecar.address(), "metrics on /metrics");
-    Ok(Some(sidecar))
-}
-
-fn render(instruments: &Instruments, pool: &Pool) -> Vec<u8> {
-    let now = Instant::now();
-    instruments.render(|worker| pool.seats()[worker].reading(now))
 }
 
 fn spawn_worker(index: usize, worker: Worker) -> Result<WorkerThread, StartError> {

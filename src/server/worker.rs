@@ -22,7 +22,7 @@ use crate::connection::{
     Connection, Conversation, Ending, Expiry, Outcome, Outgoing, RECEIVE_BUFFER_BYTES, Turn,
 };
 use crate::metrics::names::LateReplyRefusal;
-use crate::metrics::{CloseReason, Instruments, Tally};
+use crate::metrics::{CloseReason, Instruments, Tally, WorkerRecorders};
 use crate::responder::{LateReply, Mailbox};
 
 use super::admit::Slot;
@@ -70,6 +70,7 @@ pub(super) struct Worker {
     /// Whose turn it is: if the loop panics, what it had gathered is lost to this connection.
     in_turn: Option<usize>,
     tallies: Vec<Tally>,
+    recorders: WorkerRecorders,
     reclaim: Reclaim,
     is_draining: bool,
 }
@@ -100,6 +101,7 @@ impl Worker {
     ) -> Self {
         Self {
             tallies: vec![Tally::default(); shared.conversations.len()],
+            recorders: shared.instruments.worker_recorders(),
             shared,
             mailbox: seat.clone(),
             seat,
@@ -202,9 +204,12 @@ impl Worker {
     fn turn(&mut self, slot: usize) {
         let Some(entry) = self.connections.get_mut(slot) else { return };
         self.in_turn = Some(slot);
+        let listener = entry.connection.conversation().listener;
         let mut turn = Turn {
             outgoing: &mut self.outgoing,
-            tally: &mut self.tallies[entry.connection.conversation().listener],
+            tally: &mut self.tallies[listener],
+            recorders: &mut self.recorders.listeners[listener],
+            received: None,
             mailbox: &self.mailbox,
             place: (slot, entry.generation),
             panics: &self.shared.instruments.worker_panics,
@@ -213,11 +218,14 @@ impl Worker {
         self.in_turn = None;
         match outcome {
             Outcome::Ended(ending) => return self.close(slot, ending),
-            Outcome::Again if !entry.is_queued => {
-                entry.is_queued = true;
-                self.run_again.push_back((slot, entry.generation));
+            Outcome::Again => {
+                self.seat.note_yield();
+                if !entry.is_queued {
+                    entry.is_queued = true;
+                    self.run_again.push_back((slot, entry.generation));
+                }
             }
-            Outcome::Again | Outcome::Waiting => {}
+            Outcome::Waiting => {}
         }
         self.timers.arm(slot, entry.connection.deadline());
         if entry.connection.wants_write() != entry.is_write_registered
@@ -271,6 +279,7 @@ impl Worker {
     /// From here on the connection is one of this worker's, and can end only in [`Worker::close`].
     fn seat(&mut self, seated: Seated) -> usize {
         let Seated { arrival, place } = seated;
+        self.recorders.inbox_wait.observe_time(arrival.accepted.elapsed());
         let conversation = self.shared.conversations[arrival.listener].clone();
         let connection =
             Connection::new(arrival.socket, arrival.peer, arrival.accepted, conversation);
@@ -376,7 +385,7 @@ impl Worker {
 }
 
 // With the 16 bytes of its timer that is all an idle connection costs.
-const _: () = assert!(size_of::<Entry>() <= 360);
+const _: () = assert!(size_of::<Entry>() <= 368);
 
 const READ: Interest = Interest::READABLE.add(Interest::PRIORITY);
 

@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use super::run::Run;
 use super::utf8::{self, Behind};
 use super::{Framing, InvalidUtf8};
 
 /// The longest beginning of a character that a raw framer holds for the next receive.
 pub const MAX_HELD: usize = 3;
 
-const LF: u8 = b'\n';
+pub(super) const LF: u8 = b'\n';
 const CR: u8 = b'\r';
 
 /// What a listener's conversations have in common.
@@ -48,15 +49,6 @@ pub struct Message<'a> {
     pub text: Cow<'a, str>,
     /// Where the chunk holds exactly what an echo of it is on the wire, terminator included.
     pub verbatim: Option<Range<usize>>,
-}
-
-/// Messages that lie behind each other in a chunk, each of them its own echo on the wire.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Run {
-    /// Where, terminators included.
-    pub bytes: Range<usize>,
-    /// How many.
-    pub messages: usize,
 }
 
 /// What came of the bytes so far.

@@ -25,6 +25,7 @@ impl Worker {
             self.shared.instruments.worker_panics.inc();
         }
         let line = CloseLine::of(&entry.connection, ending.reason);
+        self.observe_end(&entry.connection);
         {
             // Until its place is given back: a stop that abandons this worker counts what is open.
             let Some(_counted_once) = self.seat.begin_close() else { return };
@@ -42,6 +43,16 @@ impl Worker {
         // Last: where the library's user logs in a way that hangs or panics, nothing is owed any
         // more.
         line.log(self.shared.close_level);
+    }
+
+    fn observe_end(&mut self, connection: &Connection) {
+        let recorders = &mut self.recorders.listeners[connection.conversation().listener];
+        recorders.connection_duration.observe_time(connection.accepted().elapsed());
+        if let Some(path) = &mut recorders.path
+            && let Some((rtt, retransmits)) = connection.path()
+        {
+            path.count(rtt, retransmits);
+        }
     }
 
     /// Tells the registry what was counted since the last time.

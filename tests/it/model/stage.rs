@@ -36,7 +36,7 @@ pub struct Stage {
 }
 
 enum Running {
-    Up(Server),
+    Up(Box<Server>),
     Draining { drain: JoinHandle<Summary>, sidecar: SocketAddr },
     Down,
 }
@@ -90,7 +90,7 @@ fn run_once(case: &Case, servers: &Servers) -> Outcome {
         format!("{}\n  {done}\n{error}", case.setup)
     })?;
     if let Running::Up(server) = stage.running {
-        servers.give_back(&case.setup, server);
+        servers.give_back(&case.setup, *server);
     }
     Ok(())
 }
@@ -108,7 +108,7 @@ impl Stage {
             witness: Some(Peer::connect(WITNESS, address)?),
             before,
             known: Counts::default(),
-            running: Running::Up(server),
+            running: Running::Up(Box::new(server)),
             open: Open::nothing(),
             done: Vec::new(),
         };
