@@ -105,6 +105,17 @@ def talkback_command(server, command):
     return f"{shlex.quote(str(server))} serve --config {{config}}"
 
 
+def unmeasured_command():
+    """talkback without its metrics: nothing is observed, asked of the kernel or told."""
+    need("cargo", "cargo, or see rustup.rs")
+    target = TARGET / "unmeasured"
+    build = ["cargo", "build", "--release", "--bin", "talkback", "--target-dir", target]
+    flags = os.environ | {"RUSTFLAGS": "--cfg unmeasured"}
+    if subprocess.run(build, cwd=ROOT, env=flags, check=False).returncode != 0:
+        raise Trouble("cargo could not build talkback without its metrics")
+    return talkback_command(target / "release/talkback", None)
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -1,11 +1,9 @@
 //! Bytes to messages and messages to bytes. Pure: no socket, clock, thread or metric is known here.
 
 mod framing;
-mod run;
 mod utf8;
 
-pub use framing::{Framer, MAX_HELD, Message, Protocol, Step};
-pub use run::Run;
+pub use framing::{Framer, MAX_HELD, Message, Protocol, Run, Step};
 
 /// The most that one receive, and so one message in raw framing, can hold.
 pub const MAX_RECEIVE_BYTES: usize = 65_536;

@@ -251,7 +251,7 @@ impl Connection {
     }
 
     /// Whether a reply is pending or awaited.
-    fn owes(&self) -> bool {
+    pub(super) fn owes(&self) -> bool {
         !self.pending.is_empty() || self.awaited.is_some()
     }
 

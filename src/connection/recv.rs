@@ -9,9 +9,10 @@ use rustix::net::{RecvFlags, recv};
 use tracing::debug;
 
 use crate::client_text::ClientText;
+use crate::metrics::histogram::{Batch, SIZES};
 use crate::metrics::{CloseReason, MEASURED};
 use crate::responder::{Address, Answer, Context, Reply, Responder, Service, Ticket};
-use crate::wire::{MAX_HELD, MAX_RECEIVE_BYTES, Protocol, Run, Step};
+use crate::wire::{MAX_HELD, MAX_RECEIVE_BYTES, Run, Step};
 
 use super::{Awaited, Budget, Connection, Turn, peer_name};
 
@@ -178,11 +179,13 @@ impl Connection {
             }
             if takes_runs && !self.framer.is_unfinished() {
                 let room = conversation.max_pending_bytes - unsent;
-                match self.framer.next_run(protocol, chunk, at, budget.messages, room) {
+                let (mut sizes, most) = (Batch::new(&SIZES), budget.messages);
+                let each = |bytes| sizes.add(bytes as u64);
+                match self.framer.next_run(protocol, chunk, at, most, room, each) {
                     Some(run) => {
                         budget.messages -= run.messages;
                         self.messages += run.messages as u64;
-                        turn.echo_run(protocol, chunk, run);
+                        turn.echo_run(chunk, run, &sizes);
                         if *at == chunk.len() && !self.has_input_ended {
                             return Stop::UsedUp;
                         }
@@ -206,10 +209,8 @@ impl Connection {
                 Step::InvalidUtf8 => return self.refuse(CloseReason::InvalidUtf8, chunk, *at),
                 Step::TooLong => return self.refuse(CloseReason::MessageTooLong, chunk, *at),
             };
-            budget.messages -= 1;
-            self.messages += 1;
-            turn.tally.messages += 1;
-            turn.recorders.message_bytes.observe(message.text.len() as u64);
+            (budget.messages, self.messages) = (budget.messages - 1, self.messages + 1);
+            turn.count_message(message.text.len());
             let terminator = protocol.terminator();
             match (&conversation.service, &mut self.responder) {
                 (Service::Echo, _) => {
@@ -250,11 +251,13 @@ impl Connection {
 }
 
 impl Turn<'_> {
-    fn echo_run(&mut self, protocol: &Protocol, chunk: &[u8], run: Run) {
-        if MEASURED {
-            let sizes = &mut self.recorders.message_bytes;
-            run.each_length(protocol, chunk, |bytes| sizes.observe(bytes as u64));
-        }
+    fn count_message(&mut self, bytes: usize) {
+        self.tally.messages += 1;
+        self.recorders.message_bytes.observe(bytes as u64);
+    }
+
+    fn echo_run(&mut self, chunk: &[u8], run: Run, sizes: &Batch) {
+        self.recorders.message_bytes.observe_all(sizes);
         self.tally.messages += run.messages as u64;
         self.tally.replies += run.messages as u64;
         self.outgoing.echo_run(chunk, run.bytes);

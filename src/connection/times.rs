@@ -63,22 +63,32 @@ impl Connection {
     /// in between never ends a connection early.
     pub(super) fn note_turn(&mut self, before: &Marks, has_ended: bool, turn: &mut Turn<'_>) {
         let now = Instant::now();
-        if self.messages != before.messages {
-            let received = turn.received.map(|received| self.times.since_accepted(received));
-            self.times.unanswered = self.times.unanswered.or(received);
+        if self.times.unanswered.is_some() {
+            self.note_answered(now, turn);
+        } else if let Some(received) = turn.received
+            && self.messages != before.messages
+        {
+            if self.is_answered() {
+                let lasted = now.saturating_duration_since(received);
+                turn.recorders.respond.observe_time(lasted);
+            } else {
+                self.times.unanswered = Some(self.times.since_accepted(received));
+            }
         }
-        self.note_answered(now, turn);
         if !has_ended {
             self.note_times(now, before);
         }
     }
 
+    /// Whether the kernel has the replies to everything that was received whole.
+    fn is_answered(&self) -> bool {
+        !self.is_stopped && !self.owes()
+    }
+
     /// Observes how long what was received waited for its replies, once the kernel has all of
     /// them.
     pub(super) fn note_answered(&mut self, now: Instant, turn: &mut Turn<'_>) {
-        if !self.is_stopped
-            && self.awaited.is_none()
-            && self.pending.is_empty()
+        if self.is_answered()
             && let Some(since) = self.times.unanswered.take()
         {
             let lasted = self.times.since_accepted(now).get().saturating_sub(since.get());

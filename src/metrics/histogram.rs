@@ -21,6 +21,9 @@ const CELLS: usize = 24;
 pub struct Scale {
     /// Upper bounds in the unit that is observed, ascending.
     bounds: &'static [u64],
+    /// By the number of bits of a value: the first bucket that may be its own. Half a dozen
+    /// instructions instead of a search, for each message.
+    first: [u8; 65],
     /// Units observed in one unit of the metric.
     unit: f64,
 }
@@ -28,7 +31,26 @@ pub struct Scale {
 impl Scale {
     const fn new(bounds: &'static [u64], unit: f64) -> Self {
         assert!(bounds.len() < CELLS, "a scale leaves a cell for what is above it");
-        Self { bounds, unit }
+        let mut first = [0; 65];
+        let (mut bits, mut bucket) = (1, 0);
+        while bits <= 64 {
+            // The least value of so many bits.
+            while bucket < bounds.len() && bounds[bucket] < 1 << (bits - 1) {
+                bucket += 1;
+            }
+            first[bits] = bucket as u8;
+            bits += 1;
+        }
+        Self { bounds, first, unit }
+    }
+
+    /// The first bucket whose bound `value` does not exceed; the last one has no bound.
+    fn bucket(&self, value: u64) -> usize {
+        let mut bucket = usize::from(self.first[64 - value.leading_zeros() as usize]);
+        while self.bounds.get(bucket).is_some_and(|&bound| bound < value) {
+            bucket += 1;
+        }
+        bucket
     }
 }
 
@@ -38,7 +60,7 @@ const S: u64 = 1_000_000_000;
 const IN_SECONDS: f64 = 1e9;
 
 /// What a worker or a network takes: 10 µs to 10 s.
-pub const WAITS: Scale = Scale::new(
+pub static WAITS: Scale = Scale::new(
     &[
         10 * US,
         20 * US,
@@ -64,7 +86,7 @@ pub const WAITS: Scale = Scale::new(
 );
 
 /// What the kernel tells in ticks of 4 ms; a client tries again after 1, 2 and 4 s.
-pub const TICKS: Scale = Scale::new(
+pub static TICKS: Scale = Scale::new(
     &[
         4 * MS,
         8 * MS,
@@ -83,7 +105,7 @@ pub const TICKS: Scale = Scale::new(
 );
 
 /// How long connections live: 1 ms to a day.
-pub const LIVES: Scale = Scale::new(
+pub static LIVES: Scale = Scale::new(
     &[
         MS,
         10 * MS,
@@ -104,7 +126,7 @@ pub const LIVES: Scale = Scale::new(
 );
 
 /// How long messages are: 16 B to 16 MiB, in steps of four.
-pub const SIZES: Scale = Scale::new(
+pub static SIZES: Scale = Scale::new(
     &[
         1 << 4,
         1 << 6,
@@ -134,7 +156,7 @@ struct Cells {
 /// One thread's end of a histogram. It alone writes its cells, which is why it is not `Clone`.
 #[derive(Debug)]
 pub struct Recorder {
-    scale: Scale,
+    scale: &'static Scale,
     cells: Arc<Cells>,
 }
 
@@ -142,15 +164,54 @@ impl Recorder {
     /// Counts a value, in the unit of the scale.
     pub fn observe(&mut self, value: u64) {
         if super::MEASURED {
-            let bucket = self.scale.bounds.partition_point(|&bound| bound < value);
-            add(&self.cells.counts[bucket], 1);
+            add(&self.cells.counts[self.scale.bucket(value)], 1);
             add(&self.cells.sum, value);
+        }
+    }
+
+    /// Counts many values at once.
+    pub fn observe_all(&mut self, batch: &Batch) {
+        if batch.values == 1 {
+            self.observe(batch.sum);
+        } else if super::MEASURED {
+            for (cell, &count) in self.cells.counts.iter().zip(&batch.counts) {
+                if count > 0 {
+                    add(cell, count.into());
+                }
+            }
+            add(&self.cells.sum, batch.sum);
         }
     }
 
     /// Counts a time on a scale of times.
     pub fn observe_time(&mut self, time: Duration) {
         self.observe(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    }
+}
+
+/// Values of one scale that may yet turn out not to count.
+#[derive(Debug)]
+pub struct Batch {
+    scale: &'static Scale,
+    counts: [u32; CELLS],
+    values: u64,
+    sum: u64,
+}
+
+impl Batch {
+    /// Without any.
+    #[must_use]
+    pub fn new(scale: &'static Scale) -> Self {
+        Self { scale, counts: [0; CELLS], values: 0, sum: 0 }
+    }
+
+    /// Adds a value, in the unit of the scale.
+    pub fn add(&mut self, value: u64) {
+        if super::MEASURED {
+            self.counts[self.scale.bucket(value)] += 1;
+            self.values += 1;
+            self.sum += value;
+        }
     }
 }
 
@@ -164,7 +225,7 @@ fn add(cell: &AtomicU64, value: u64) {
 #[derive(Debug, Clone)]
 pub(super) struct Histogram {
     metric: &'static Metric,
-    scale: Scale,
+    scale: &'static Scale,
     desc: Desc,
     children: Arc<Mutex<Vec<Child>>>,
 }
@@ -180,7 +241,7 @@ impl Histogram {
     pub(super) fn register(
         registry: &Registry,
         metric: &'static Metric,
-        scale: Scale,
+        scale: &'static Scale,
     ) -> prometheus::Result<Self> {
         let labels = metric.labels.iter().map(|&label| label.to_owned()).collect();
         let (name, help) = (metric.name.to_owned(), metric.help.to_owned());
@@ -276,7 +337,7 @@ mod tests {
     #[test]
     fn a_value_counts_in_the_first_bucket_whose_bound_it_does_not_exceed() {
         let registry = Registry::new();
-        let histogram = Histogram::register(&registry, &names::MESSAGE_BYTES, SIZES).unwrap();
+        let histogram = Histogram::register(&registry, &names::MESSAGE_BYTES, &SIZES).unwrap();
         let mut recorder = histogram.recorder(&["main"]);
         for value in [0, 16, 17, 64, 1 << 24, (1 << 24) + 1] {
             recorder.observe(value);
@@ -295,7 +356,7 @@ mod tests {
     #[test]
     fn the_recorders_of_all_threads_add_up() {
         let registry = Registry::new();
-        let histogram = Histogram::register(&registry, &names::RESPOND, WAITS).unwrap();
+        let histogram = Histogram::register(&registry, &names::RESPOND, &WAITS).unwrap();
         let mut recorders: Vec<_> = (0..4).map(|_| histogram.recorder(&["main"])).collect();
         std::thread::scope(|scope| {
             for recorder in &mut recorders {
@@ -319,7 +380,7 @@ mod tests {
     #[test]
     fn a_child_stands_at_0_before_anything_is_observed() {
         let registry = Registry::new();
-        let histogram = Histogram::register(&registry, &names::ACCEPT_WAIT, TICKS).unwrap();
+        let histogram = Histogram::register(&registry, &names::ACCEPT_WAIT, &TICKS).unwrap();
         histogram.child(&["main"]);
         let series = series(&registry);
         assert_eq!(series.len(), TICKS.bounds.len() + 3);
@@ -327,9 +388,37 @@ mod tests {
     }
 
     #[test]
-    fn the_bounds_of_every_scale_ascend() {
-        for scale in [WAITS, TICKS, LIVES, SIZES] {
+    fn every_value_finds_its_bucket_on_every_scale() {
+        for scale in [&WAITS, &TICKS, &LIVES, &SIZES] {
             assert!(scale.bounds.is_sorted_by(|a, b| a < b), "{:?}", scale.bounds);
+            let around = |value: u64| [value.saturating_sub(1), value, value.saturating_add(1)];
+            let bounds = scale.bounds.iter().flat_map(|&bound| around(bound));
+            let powers = (0..64).flat_map(|bit| around(1 << bit));
+            for value in bounds.chain(powers).chain([0, u64::MAX]) {
+                let expected = scale.bounds.partition_point(|&bound| bound < value);
+                assert_eq!(scale.bucket(value), expected, "{value}");
+            }
         }
+    }
+
+    #[test]
+    fn a_batch_counts_as_its_values_would() {
+        let registry = Registry::new();
+        let histogram = Histogram::register(&registry, &names::MESSAGE_BYTES, &SIZES).unwrap();
+        let mut recorders = [histogram.recorder(&["one"]), histogram.recorder(&["all"])];
+        let mut batch = Batch::new(&SIZES);
+        for value in [0, 5, 17, 17, 1 << 30] {
+            recorders[0].observe(value);
+            batch.add(value);
+        }
+        recorders[1].observe_all(&batch);
+        let series = series(&registry);
+        let of = |name: &str| -> Vec<String> {
+            let child = format!("listener=\"{name}\"");
+            let lines = series.iter().filter(|line| line.contains(&child));
+            lines.map(|line| line.replace(&child, "")).collect()
+        };
+        assert_eq!(of("one"), of("all"));
+        assert_eq!(of("one").len(), SIZES.bounds.len() + 3);
     }
 }

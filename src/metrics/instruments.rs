@@ -100,7 +100,7 @@ impl Instruments {
         let instruments = Self {
             listeners: labels.iter().map(|(name, _)| families.listener(name)).collect(),
             families,
-            inbox_wait: Histogram::register(&registry, &names::INBOX_WAIT, WAITS)?,
+            inbox_wait: Histogram::register(&registry, &names::INBOX_WAIT, &WAITS)?,
             kernel: KernelInstruments::register(&registry, &labels)?,
             process: ProcessInstruments::register(&registry)?,
             labels: labels.iter().map(|&(name, is_tcp)| (name.to_owned(), is_tcp)).collect(),

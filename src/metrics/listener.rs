@@ -174,11 +174,11 @@ impl ListenerFamilies {
             pending_bytes: int_gauges(registry, &names::PENDING_BYTES)?,
             accept_errors: int_counters(registry, &names::ACCEPT_ERRORS)?,
             accept_held: counters(registry, &names::ACCEPT_HELD_SECONDS)?,
-            accept_wait: histogram(&names::ACCEPT_WAIT, TICKS)?,
-            respond: histogram(&names::RESPOND, WAITS)?,
-            message_bytes: histogram(&names::MESSAGE_BYTES, SIZES)?,
-            connection_duration: histogram(&names::CONNECTION_DURATION, LIVES)?,
-            tcp_rtt: histogram(&names::TCP_RTT, WAITS)?,
+            accept_wait: histogram(&names::ACCEPT_WAIT, &TICKS)?,
+            respond: histogram(&names::RESPOND, &WAITS)?,
+            message_bytes: histogram(&names::MESSAGE_BYTES, &SIZES)?,
+            connection_duration: histogram(&names::CONNECTION_DURATION, &LIVES)?,
+            tcp_rtt: histogram(&names::TCP_RTT, &WAITS)?,
             tcp_retransmits: int_counters(registry, &names::TCP_RETRANSMITS)?,
         })
     }

@@ -3,14 +3,13 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::run::Run;
 use super::utf8::{self, Behind};
 use super::{Framing, InvalidUtf8};
 
 /// The longest beginning of a character that a raw framer holds for the next receive.
 pub const MAX_HELD: usize = 3;
 
-pub(super) const LF: u8 = b'\n';
+const LF: u8 = b'\n';
 const CR: u8 = b'\r';
 
 /// What a listener's conversations have in common.
@@ -49,6 +48,15 @@ pub struct Message<'a> {
     pub text: Cow<'a, str>,
     /// Where the chunk holds exactly what an echo of it is on the wire, terminator included.
     pub verbatim: Option<Range<usize>>,
+}
+
+/// Messages that lie behind each other in a chunk, each of them its own echo on the wire.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Where, terminators included.
+    pub bytes: Range<usize>,
+    /// How many.
+    pub messages: usize,
 }
 
 /// What came of the bytes so far.
@@ -122,7 +130,8 @@ impl Framer {
 
     /// As many of the next messages as are their own echoes where they lie: at most `most`, and
     /// none after `room` bytes. Judges them in one pass, for who needs no message of its own;
-    /// `None` where that cannot be done, and [`Framer::next`] tells what is there.
+    /// `None` where that cannot be done, and [`Framer::next`] tells what is there. `each` is told
+    /// the length of each message without its ending; after `None` that was not so.
     pub fn next_run(
         &mut self,
         protocol: &Protocol,
@@ -130,10 +139,15 @@ impl Framer {
         at: &mut usize,
         most: usize,
         room: usize,
+        mut each: impl FnMut(usize),
     ) -> Option<Run> {
         match self {
-            Self::Raw(raw) => raw.next_run(protocol, chunk, at),
-            Self::Line(line) => line.next_run(protocol, chunk, at, most, room),
+            Self::Raw(raw) => {
+                let run = raw.next_run(protocol, chunk, at)?;
+                each(chunk.len());
+                Some(run)
+            }
+            Self::Line(line) => line.next_run(protocol, chunk, at, most, room, each),
         }
     }
 
@@ -303,6 +317,7 @@ impl Line {
         at: &mut usize,
         most: usize,
         room: usize,
+        mut each: impl FnMut(usize),
     ) -> Option<Run> {
         self.forget_given();
         if !self.partial.is_empty() {
@@ -318,6 +333,7 @@ impl Line {
             if messages == most || end > room || !is_plain {
                 break;
             }
+            each(line.len());
             end = lf + 1;
             messages += 1;
         }

@@ -50,7 +50,7 @@ pub(crate) fn frame(protocol: &Protocol, chunks: &[&[u8]], turns: Turns) -> Outc
         loop {
             if let Turns::Runs { most, room } = turns
                 && !framer.is_unfinished()
-                && let Some(run) = framer.next_run(protocol, &chunk, &mut at, most, room)
+                && let Some(run) = framer.next_run(protocol, &chunk, &mut at, most, room, |_| ())
             {
                 let text = str::from_utf8(&chunk[run.bytes]).expect("a run is text");
                 let texts: Vec<&str> = match protocol.framing {
