@@ -73,8 +73,8 @@ pub(crate) struct Turn<'w> {
     pub(crate) tally: &'w mut Tally,
     /// What is observed of that listener.
     pub(crate) recorders: &'w mut ListenerRecorders,
-    /// When this turn first received something, while nothing received before was unanswered.
-    pub(crate) received: Option<Instant>,
+    /// When the worker last came out of its wait: what epoll told of then has waited since.
+    pub(crate) began: Instant,
     /// Where late replies to this connection go.
     pub(crate) mailbox: &'w Arc<dyn Mailbox>,
     /// The connection's place with its worker, and its generation.

@@ -9,10 +9,9 @@ use rustix::net::{RecvFlags, recv};
 use tracing::debug;
 
 use crate::client_text::ClientText;
-use crate::metrics::histogram::{Batch, SIZES};
-use crate::metrics::{CloseReason, MEASURED};
+use crate::metrics::CloseReason;
 use crate::responder::{Address, Answer, Context, Reply, Responder, Service, Ticket};
-use crate::wire::{MAX_HELD, MAX_RECEIVE_BYTES, Run, Step};
+use crate::wire::{Framer, MAX_HELD, MAX_RECEIVE_BYTES, Protocol, Step};
 
 use super::{Awaited, Budget, Connection, Turn, peer_name};
 
@@ -74,9 +73,6 @@ impl Connection {
                 }
                 if let Some(left) = &mut self.last_receive {
                     *left = left.saturating_sub(u32::try_from(length).unwrap_or(u32::MAX));
-                }
-                if MEASURED && self.times.unanswered.is_none() && turn.received.is_none() {
-                    turn.received = Some(Instant::now());
                 }
                 self.received_bytes += length as u64;
                 turn.tally.received_bytes += length as u64;
@@ -179,13 +175,11 @@ impl Connection {
             }
             if takes_runs && !self.framer.is_unfinished() {
                 let room = conversation.max_pending_bytes - unsent;
-                let (mut sizes, most) = (Batch::new(&SIZES), budget.messages);
-                let each = |bytes| sizes.add(bytes as u64);
-                match self.framer.next_run(protocol, chunk, at, most, room, each) {
-                    Some(run) => {
-                        budget.messages -= run.messages;
-                        self.messages += run.messages as u64;
-                        turn.echo_run(chunk, run, &sizes);
+                let framer = &mut self.framer;
+                match turn.echo_next_run(framer, protocol, chunk, at, budget.messages, room) {
+                    Some(messages) => {
+                        budget.messages -= messages;
+                        self.messages += messages as u64;
                         if *at == chunk.len() && !self.has_input_ended {
                             return Stop::UsedUp;
                         }
@@ -209,7 +203,8 @@ impl Connection {
                 Step::InvalidUtf8 => return self.refuse(CloseReason::InvalidUtf8, chunk, *at),
                 Step::TooLong => return self.refuse(CloseReason::MessageTooLong, chunk, *at),
             };
-            (budget.messages, self.messages) = (budget.messages - 1, self.messages + 1);
+            budget.messages -= 1;
+            self.messages += 1;
             turn.count_message(message.text.len());
             let terminator = protocol.terminator();
             match (&conversation.service, &mut self.responder) {
@@ -256,11 +251,27 @@ impl Turn<'_> {
         self.recorders.message_bytes.observe(bytes as u64);
     }
 
-    fn echo_run(&mut self, chunk: &[u8], run: Run, sizes: &Batch) {
-        self.recorders.message_bytes.observe_all(sizes);
+    /// Echoes as many messages as lie behind each other as their own echoes, and tells how many.
+    fn echo_next_run(
+        &mut self,
+        framer: &mut Framer,
+        protocol: &Protocol,
+        chunk: &[u8],
+        at: &mut usize,
+        most: usize,
+        room: usize,
+    ) -> Option<usize> {
+        let sizes = &mut self.recorders.message_bytes;
+        let run = framer.next_run(protocol, chunk, at, most, room, |size| sizes.hold(size as u64));
+        let Some(run) = run else {
+            sizes.forget_held();
+            return None;
+        };
+        sizes.count_held();
         self.tally.messages += run.messages as u64;
         self.tally.replies += run.messages as u64;
         self.outgoing.echo_run(chunk, run.bytes);
+        Some(run.messages)
     }
 }
 

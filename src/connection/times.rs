@@ -3,6 +3,8 @@
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
+use crate::metrics::MEASURED;
+
 use super::{Connection, Phase, Turn};
 
 /// When what last happened, as the timeouts need it.
@@ -65,14 +67,13 @@ impl Connection {
         let now = Instant::now();
         if self.times.unanswered.is_some() {
             self.note_answered(now, turn);
-        } else if let Some(received) = turn.received
-            && self.messages != before.messages
-        {
+        } else if MEASURED && self.messages != before.messages {
+            // A newcomer was not there yet.
+            let since = turn.began.max(self.times.accepted);
             if self.is_answered() {
-                let lasted = now.saturating_duration_since(received);
-                turn.recorders.respond.observe_time(lasted);
+                turn.recorders.respond.observe_time(now.saturating_duration_since(since));
             } else {
-                self.times.unanswered = Some(self.times.since_accepted(received));
+                self.times.unanswered = Some(self.times.since_accepted(since));
             }
         }
         if !has_ended {

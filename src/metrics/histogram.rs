@@ -158,6 +158,7 @@ struct Cells {
 pub struct Recorder {
     scale: &'static Scale,
     cells: Arc<Cells>,
+    held: Held,
 }
 
 impl Recorder {
@@ -169,18 +170,28 @@ impl Recorder {
         }
     }
 
-    /// Counts many values at once.
-    pub fn observe_all(&mut self, batch: &Batch) {
-        if batch.values == 1 {
-            self.observe(batch.sum);
-        } else if super::MEASURED {
-            for (cell, &count) in self.cells.counts.iter().zip(&batch.counts) {
-                if count > 0 {
-                    add(cell, count.into());
-                }
-            }
-            add(&self.cells.sum, batch.sum);
+    /// Takes note of a value that may yet turn out not to count.
+    pub fn hold(&mut self, value: u64) {
+        if super::MEASURED {
+            let bucket = self.scale.bucket(value);
+            self.held.counts[bucket] += 1;
+            self.held.buckets |= 1 << bucket;
+            self.held.sum += value;
         }
+    }
+
+    /// Counts what is held.
+    pub fn count_held(&mut self) {
+        add(&self.cells.sum, std::mem::take(&mut self.held.sum));
+        while let Some((bucket, count)) = self.held.take_bucket() {
+            add(&self.cells.counts[bucket], count.into());
+        }
+    }
+
+    /// Forgets what is held: it did not count.
+    pub fn forget_held(&mut self) {
+        self.held.sum = 0;
+        while self.held.take_bucket().is_some() {}
     }
 
     /// Counts a time on a scale of times.
@@ -189,29 +200,20 @@ impl Recorder {
     }
 }
 
-/// Values of one scale that may yet turn out not to count.
-#[derive(Debug)]
-pub struct Batch {
-    scale: &'static Scale,
+/// Values that may yet turn out not to count.
+#[derive(Debug, Default)]
+struct Held {
     counts: [u32; CELLS],
-    values: u64,
+    /// Which of them are not 0, a bit each, so that few are looked at.
+    buckets: u32,
     sum: u64,
 }
 
-impl Batch {
-    /// Without any.
-    #[must_use]
-    pub fn new(scale: &'static Scale) -> Self {
-        Self { scale, counts: [0; CELLS], values: 0, sum: 0 }
-    }
-
-    /// Adds a value, in the unit of the scale.
-    pub fn add(&mut self, value: u64) {
-        if super::MEASURED {
-            self.counts[self.scale.bucket(value)] += 1;
-            self.values += 1;
-            self.sum += value;
-        }
+impl Held {
+    fn take_bucket(&mut self) -> Option<(usize, u32)> {
+        let bucket = self.buckets.trailing_zeros() as usize;
+        self.buckets &= self.buckets.checked_sub(1)?;
+        Some((bucket, std::mem::take(&mut self.counts[bucket])))
     }
 }
 
@@ -268,7 +270,7 @@ impl Histogram {
         for child in children.iter_mut().filter(|child| child.labels == labels) {
             child.recorded.push(cells.clone());
         }
-        Recorder { scale: self.scale, cells }
+        Recorder { scale: self.scale, cells, held: Held::default() }
     }
 
     fn read(&self, child: &Child) -> proto::Histogram {
@@ -402,16 +404,24 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_counts_as_its_values_would() {
+    fn what_is_held_counts_as_its_values_would_or_not_at_all() {
         let registry = Registry::new();
         let histogram = Histogram::register(&registry, &names::MESSAGE_BYTES, &SIZES).unwrap();
         let mut recorders = [histogram.recorder(&["one"]), histogram.recorder(&["all"])];
-        let mut batch = Batch::new(&SIZES);
-        for value in [0, 5, 17, 17, 1 << 30] {
-            recorders[0].observe(value);
-            batch.add(value);
+        for round in 0..3 {
+            for value in [0, 5, 17, 17, 1 << 30] {
+                recorders[1].hold(value);
+                if round != 1 {
+                    recorders[0].observe(value);
+                }
+            }
+            if round == 1 {
+                recorders[1].forget_held()
+            } else {
+                recorders[1].count_held()
+            }
+            recorders[1].count_held();
         }
-        recorders[1].observe_all(&batch);
         let series = series(&registry);
         let of = |name: &str| -> Vec<String> {
             let child = format!("listener=\"{name}\"");
@@ -419,6 +429,6 @@ mod tests {
             lines.map(|line| line.replace(&child, "")).collect()
         };
         assert_eq!(of("one"), of("all"));
-        assert_eq!(of("one").len(), SIZES.bounds.len() + 3);
+        assert_eq!(of("one").last().unwrap(), "talkback_message_bytes_count{} 10");
     }
 }

@@ -30,7 +30,7 @@ pub struct ListenerInstruments {
 /// What one worker observes of one listener's connections.
 #[derive(Debug)]
 pub struct ListenerRecorders {
-    /// A whole message received until the kernel has taken all replies owed then.
+    /// From the worker's wake until the kernel has all replies to what was there.
     pub respond: Recorder,
     /// The size of each message, in bytes.
     pub message_bytes: Recorder,

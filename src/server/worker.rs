@@ -72,6 +72,8 @@ pub(super) struct Worker {
     tallies: Vec<Tally>,
     recorders: WorkerRecorders,
     reclaim: Reclaim,
+    /// When it last came out of its wait.
+    began: Instant,
     is_draining: bool,
 }
 
@@ -116,6 +118,7 @@ impl Worker {
             outgoing: Outgoing::default(),
             reclaim: Reclaim::default(),
             in_turn: None,
+            began: Instant::now(),
             is_draining: false,
         }
     }
@@ -138,13 +141,13 @@ impl Worker {
     /// Wait, serve, again.
     fn serve(&mut self) {
         let mut events = Events::with_capacity(EVENTS);
-        let mut began = Instant::now();
         while !self.is_done() {
             self.settle();
-            let wait = self.lie_down(began);
+            let wait = self.lie_down();
             let polled = self.poll.poll(&mut events, wait);
             self.seat.doorbell().get_up();
-            began = Instant::now();
+            let began = Instant::now();
+            self.began = began;
             self.seat.begin_turn(began);
             match polled {
                 Ok(()) => events.iter().for_each(|event| self.take_event(event)),
@@ -161,13 +164,13 @@ impl Worker {
         }
         self.settle();
         // Else it would show as stalled until the stop is over.
-        self.seat.end_turn(began.elapsed());
+        self.seat.end_turn(self.began.elapsed());
     }
 
     /// Says that this worker waits, and for how long it may.
-    fn lie_down(&mut self, began: Instant) -> Option<Duration> {
+    fn lie_down(&mut self) -> Option<Duration> {
         let now = Instant::now();
-        self.seat.end_turn(now.saturating_duration_since(began));
+        self.seat.end_turn(now.saturating_duration_since(self.began));
         if !self.run_again.is_empty() {
             return Some(Duration::ZERO);
         }
@@ -209,7 +212,7 @@ impl Worker {
             outgoing: &mut self.outgoing,
             tally: &mut self.tallies[listener],
             recorders: &mut self.recorders.listeners[listener],
-            received: None,
+            began: self.began,
             mailbox: &self.mailbox,
             place: (slot, entry.generation),
             panics: &self.shared.instruments.worker_panics,
