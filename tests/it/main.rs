@@ -26,6 +26,7 @@ mod memory;
 mod model;
 mod odd_tcp;
 mod program;
+mod promql;
 mod quiet;
 mod refused;
 mod scrapers;
