@@ -29,6 +29,7 @@ mod program;
 mod promql;
 mod quiet;
 mod refused;
+mod rules;
 mod scrapers;
 mod sidecar;
 mod signals;
