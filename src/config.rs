@@ -158,6 +158,22 @@ pub struct Shutdown {
 pub struct Metrics {
     /// `None` turns the sidecar off.
     pub address: Option<SocketAddr>,
+    /// Where `/connections` is shown, which tells peers' addresses.
+    pub connections: ShowConnections,
+    /// Names that the Host of a request for `/connections` may have besides addresses and
+    /// localhost, against DNS rebinding.
+    pub allowed_hosts: Vec<String>,
+}
+
+/// Where `/connections` is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShowConnections {
+    /// Where the sidecar's address is a loopback one.
+    Loopback,
+    /// On any address.
+    Always,
+    /// Nowhere.
+    Never,
 }
 
 /// What is logged.
@@ -273,7 +289,11 @@ impl Default for Shutdown {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self { address: Some(SocketAddr::from(([127, 0, 0, 1], 9889))) }
+        Self {
+            address: Some(SocketAddr::from(([127, 0, 0, 1], 9889))),
+            connections: ShowConnections::Loopback,
+            allowed_hosts: Vec::new(),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 mod close;
 mod recv;
 mod send;
+mod snapshot;
 mod times;
 
 use std::net::SocketAddr;
@@ -24,6 +25,9 @@ use times::Times;
 
 pub(crate) use close::{Ending, Expiry, Totals};
 pub(crate) use send::Outgoing;
+pub(crate) use snapshot::Snapshot;
+#[cfg(test)]
+pub(crate) use snapshot::State;
 
 /// A worker's receive buffer: what one receive takes, behind room for a held character.
 pub(crate) const RECEIVE_BUFFER_BYTES: usize = MAX_HELD + MAX_RECEIVE_BYTES;

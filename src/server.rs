@@ -7,6 +7,7 @@ mod doorbell;
 mod drain;
 mod failures;
 mod handshakes;
+mod inspect;
 mod lifecycle;
 mod listen;
 mod pace;

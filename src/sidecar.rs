@@ -3,12 +3,14 @@
 //! more than a fixed number of places, threads and bytes. It knows nothing of the server: what it
 //! shows is passed in as a [`Watch`].
 
+mod access;
 mod client;
 mod door;
 mod head;
 mod pages;
 mod places;
 mod press;
+mod query;
 mod scrape;
 
 use std::io;
@@ -23,8 +25,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use door::{Door, Signals};
 
+pub use access::Access;
 #[cfg(any(test, fuzzing))]
 pub(crate) use head::trial as head_trial;
+pub use query::{Query, Sort};
 pub use scrape::{Code, Page, Rejection, Scrape};
 
 /// The kernel's queue of scrapes not yet accepted. A flood that fills it makes the kernel drop good
@@ -42,12 +46,32 @@ pub struct Watch {
     /// The page of `/metrics` as of now, in the text format 0.0.4. A page of more than 4 MiB is not
     /// served.
     pub metrics: Box<dyn Fn() -> Vec<u8> + Send + Sync>,
+    /// The page of `/connections` as of now, in JSON. It may take some tenths of a second; other
+    /// pages wait meanwhile.
+    pub connections: Box<dyn Fn(Query) -> Vec<u8> + Send + Sync>,
+    /// Who may see that page.
+    pub access: Access,
     /// Whether new connections are welcome; false while draining.
     pub ready: Box<dyn Fn() -> bool + Send + Sync>,
     /// Told of every request answered with a page, just before it is answered.
     pub answered: Box<dyn Fn(Scrape) + Send + Sync>,
     /// Told of every connection turned away or cut.
     pub rejected: Box<dyn Fn(Rejection) + Send + Sync>,
+}
+
+#[cfg(test)]
+impl Watch {
+    /// One that shows these metrics and is told nothing.
+    fn of(metrics: impl Fn() -> Vec<u8> + Send + Sync + 'static) -> Watch {
+        Watch {
+            metrics: Box::new(metrics),
+            connections: Box::new(|_| Vec::new()),
+            access: Access::default(),
+            ready: Box::new(|| true),
+            answered: Box::new(|_| ()),
+            rejected: Box::new(|_| ()),
+        }
+    }
 }
 
 /// Why the sidecar could not start.

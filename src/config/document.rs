@@ -12,7 +12,7 @@ use super::settings::{framing_from_word, invalid_utf8_from_word};
 use super::validate::wrong_kind;
 use super::{
     Address, BUILT_IN_RESPONDERS, Config, Fault, Limits, Listener, Log, LogFormat, LogLevel,
-    Metrics, Origins, Shutdown, duration, keepalive,
+    Metrics, Origins, ShowConnections, Shutdown, duration, keepalive,
 };
 use crate::wire::Framing;
 
@@ -271,8 +271,12 @@ fn metrics(mut section: Section<'_, '_>) -> Metrics {
         written => written.parse().ok().map(Some),
     };
     let read = section.parsed("address", "is no address of the sidecar", parse);
+    let mut metrics = Metrics::default();
     // One that could not be read must not be found to be a listener's.
-    Metrics { address: settle(&section, "address", read, Metrics::default().address, None) }
+    metrics.address = settle(&section, "address", read, metrics.address, None);
+    put(&mut metrics.connections, section.word("connections", ShowConnections::from_word));
+    put(&mut metrics.allowed_hosts, section.texts("allowed_hosts"));
+    metrics
 }
 
 fn log(mut section: Section<'_, '_>) -> Log {

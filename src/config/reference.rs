@@ -33,6 +33,8 @@ pub enum Allowed {
     Duration(&'static str),
     /// A string of the form that this says.
     Text(&'static str),
+    /// A list of strings of the form that this says.
+    List(&'static str),
 }
 
 impl fmt::Display for Allowed {
@@ -59,7 +61,7 @@ impl fmt::Display for Allowed {
                 "a string of an integer and one of us ms s m h, such as \"5m\", up to \"8760h\"; \
                  \"0s\" = {zero}"
             ),
-            Self::Text(form) => out.write_str(form),
+            Self::Text(form) | Self::List(form) => out.write_str(form),
         }
     }
 }
@@ -68,6 +70,7 @@ pub(super) const FRAMINGS: &[&str] = &["raw", "line"];
 pub(super) const INVALID_UTF8: &[&str] = &["close", "replace"];
 pub(super) const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 pub(super) const FORMATS: &[&str] = &["text", "json"];
+pub(super) const SHOW_CONNECTIONS: &[&str] = &["loopback", "always", "never"];
 
 const fn key(
     name: &'static str,
@@ -78,7 +81,7 @@ const fn key(
     Key { name, allowed, default, meaning }
 }
 
-use Allowed::{AutoOrInteger, Boolean, Duration, Integer, Text, Word};
+use Allowed::{AutoOrInteger, Boolean, Duration, Integer, List, Text, Word};
 
 #[rustfmt::skip] // One key a row, as in the file that they describe.
 static KEYS: &[Key] = &[
@@ -151,7 +154,13 @@ static KEYS: &[Key] = &[
     key("metrics.address",
         Text(r#"an IP address with a port, such as "127.0.0.1:9889", or """#),
         r#""127.0.0.1:9889""#,
-        "where /metrics, /healthz and /readyz are served; \"\" turns the sidecar off"),
+        "where /metrics, /connections, /healthz, /readyz are served; \"\" turns the sidecar off"),
+
+    key("metrics.connections", Word(SHOW_CONNECTIONS), r#""loopback""#,
+        "/connections, which shows who is connected: loopback = if address is a loopback one"),
+    key("metrics.allowed_hosts",
+        List("a list of at most 64 host names of 1 to 253 letters, digits, - and ."), "[]",
+        "Hosts that may ask for /connections besides addresses and localhost (DNS rebinding)"),
 
     key("log.level", Word(LEVELS), r#""info""#,
         "the least important level that is shown"),

@@ -188,6 +188,23 @@ impl<'s> Section<'_, 's> {
         read
     }
 
+    /// A list of strings.
+    pub(super) fn texts(&mut self, key: &str) -> Option<Vec<String>> {
+        let value = self.value(key)?.clone();
+        let DeValue::Array(items) = value.get_ref() else {
+            self.wrong_type(key, &value);
+            return None;
+        };
+        let mut texts = Vec::new();
+        for item in items.iter() {
+            match item.get_ref().as_str() {
+                Some(text) => texts.push(text.to_owned()),
+                None => self.wrong_type(key, item),
+            }
+        }
+        (texts.len() == items.len()).then_some(texts)
+    }
+
     /// A string that `parse` understands; `problem` says what it is where that fails.
     pub(super) fn parsed<T>(
         &mut self,
@@ -224,12 +241,14 @@ impl<'s> Section<'_, 's> {
 
 /// A key that stands in the wrong table: TOML takes what follows a `[table]` as its own.
 fn elsewhere(written: &str) -> Option<String> {
-    let known = reference().iter().find(|key| key.split().1 == written)?;
-    Some(match known.split() {
-        ("", key) => format!("\"{key}\" belongs at the top of the file, before the first [table]"),
-        ("listener", key) => format!("\"{key}\" belongs in [[listener]]"),
-        (table, key) => format!("\"{key}\" belongs in [{table}]"),
-    })
+    let known = reference().iter().filter(|key| key.split().1 == written);
+    let places = known.map(|key| match key.split().0 {
+        "" => "at the top of the file, before the first [table]".to_owned(),
+        "listener" => "in [[listener]]".to_owned(),
+        table => format!("in [{table}]"),
+    });
+    let places: Vec<String> = places.collect();
+    (!places.is_empty()).then(|| format!("\"{written}\" belongs {}", places.join(" or ")))
 }
 
 pub(super) fn with_article(value: &DeValue<'_>) -> &'static str {

@@ -1,8 +1,9 @@
 //! A configuration as text: every value that is in force, in the order of the file.
 
-use super::reference::{FORMATS, FRAMINGS, INVALID_UTF8, LEVELS};
+use super::reference::{FORMATS, FRAMINGS, INVALID_UTF8, LEVELS, SHOW_CONNECTIONS};
 use super::{
-    Config, DEFAULT_MAX_CONNECTIONS, Limits, Listener, LogFormat, LogLevel, duration, keepalive,
+    Config, DEFAULT_MAX_CONNECTIONS, Limits, Listener, LogFormat, LogLevel, ShowConnections,
+    duration, keepalive,
 };
 use crate::wire::{Framing, InvalidUtf8};
 
@@ -33,6 +34,8 @@ impl Config {
                 quoted(&duration::format(self.shutdown.drain_timeout)),
             ),
             setting("metrics.address", quoted(&metrics)),
+            setting("metrics.connections", quoted(self.metrics.connections.as_str())),
+            setting("metrics.allowed_hosts", list(&self.metrics.allowed_hosts)),
             setting("log.level", quoted(self.log.level.as_str())),
             setting("log.format", quoted(self.log.format.as_str())),
             setting("log.connections", quoted(self.log.connections.as_str())),
@@ -119,6 +122,18 @@ impl LogFormat {
     }
 }
 
+impl ShowConnections {
+    /// The word in the file.
+    pub fn as_str(self) -> &'static str {
+        SHOW_CONNECTIONS[self as usize]
+    }
+
+    pub(super) fn from_word(word: &str) -> Option<Self> {
+        let all = [Self::Loopback, Self::Always, Self::Never];
+        all.into_iter().find(|show| show.as_str() == word)
+    }
+}
+
 fn framing_word(framing: Framing) -> &'static str {
     match framing {
         Framing::Raw => FRAMINGS[0],
@@ -144,6 +159,11 @@ pub(super) fn invalid_utf8_from_word(word: &str) -> Option<InvalidUtf8> {
 
 fn setting(key: impl Into<String>, value: String) -> Setting {
     Setting { key: key.into(), value }
+}
+
+fn list(texts: &[String]) -> String {
+    let texts: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
+    format!("[{}]", texts.join(", "))
 }
 
 /// A TOML basic string. Control characters are escaped, so that a value cannot touch the terminal.
@@ -176,6 +196,9 @@ mod tests {
         }
         for word in FORMATS {
             assert_eq!(LogFormat::from_word(word).map(LogFormat::as_str), Some(*word));
+        }
+        for word in SHOW_CONNECTIONS {
+            assert_eq!(ShowConnections::from_word(word).map(ShowConnections::as_str), Some(*word));
         }
         for word in FRAMINGS {
             assert_eq!(framing_from_word(word).map(framing_word), Some(*word));

@@ -9,6 +9,8 @@ use crate::wire::{Framing, MAX_RECEIVE_BYTES};
 
 const MAX_TEXT_BYTES: usize = 1024;
 const MAX_GROUP_BYTES: usize = 64;
+const MAX_HOSTS: usize = 64;
+const MAX_HOST_BYTES: usize = 253;
 
 impl Config {
     /// Checks every rule of the reference.
@@ -40,6 +42,7 @@ impl Config {
         rules.limits(self);
         rules.duration("shutdown.drain_delay", self.shutdown.drain_delay);
         rules.duration("shutdown.drain_timeout", self.shutdown.drain_timeout);
+        rules.allowed_hosts(&self.metrics.allowed_hosts);
         rules.integer("log.max_lines_per_second", self.log.max_lines_per_second);
         rules.faults
     }
@@ -203,6 +206,17 @@ impl Rules<'_> {
         self.integer("limits.messages_per_turn", limits.messages_per_turn);
     }
 
+    fn allowed_hosts(&mut self, hosts: &[String]) {
+        let key = "metrics.allowed_hosts";
+        if hosts.len() > MAX_HOSTS {
+            let problem = format!("it has {} names; allowed: at most {MAX_HOSTS}", hosts.len());
+            self.fault(key, problem);
+        }
+        for host in hosts.iter().filter(|host| !is_host(host)) {
+            self.text(key.to_owned(), host, "is not a host name");
+        }
+    }
+
     /// Says whether the value lies within the bounds of the reference.
     fn integer(&mut self, key: impl Into<String>, value: impl TryInto<u64>) -> bool {
         let key = key.into();
@@ -237,6 +251,12 @@ impl Rules<'_> {
 fn is_name(name: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=32).contains(&name.len()) && name.bytes().all(fits)
+}
+
+/// Without port and scheme, which would never match.
+fn is_host(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
+    (1..=MAX_HOST_BYTES).contains(&name.len()) && name.bytes().all(fits)
 }
 
 pub(super) fn wrong_kind(key: &str, address: &str) -> String {
@@ -305,6 +325,24 @@ mod tests {
         for good in ["a", "0", "-", &longest] {
             check_listener(|listener| listener.name = good.to_owned(), &[]);
         }
+    }
+
+    #[test]
+    fn an_allowed_host_is_a_name_without_port_or_scheme() {
+        let with = |hosts: Vec<String>| {
+            let metrics = Metrics { allowed_hosts: hosts, ..Metrics::default() };
+            Config { metrics, ..Config::default() }
+        };
+        let long = "h".repeat(254);
+        for bad in ["", "a:1", "http://a", "a_b", "*.a", "é", "a\n", "[::1]", &long] {
+            check(&with(vec!["a".to_owned(), bad.to_owned()]), &["metrics.allowed_hosts: "]);
+        }
+        let longest = "h".repeat(253);
+        for good in ["a", "A-1.b", "10.0.0.1", &longest] {
+            check(&with(vec![good.to_owned()]), &[]);
+        }
+        check(&with(vec!["a".to_owned(); 64]), &[]);
+        check(&with(vec!["a".to_owned(); 65]), &["metrics.allowed_hosts: it has 65 names"]);
     }
 
     #[test]
@@ -413,7 +451,10 @@ mod tests {
                 listener("c", "127.0.0.1:1"),
                 listener("d", "127.0.0.1:2"),
             ],
-            metrics: Metrics { address: Some("127.0.0.1:2".parse().unwrap()) },
+            metrics: Metrics {
+                address: Some("127.0.0.1:2".parse().unwrap()),
+                ..Metrics::default()
+            },
             ..Config::default()
         };
         check(

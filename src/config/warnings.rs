@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Config, DEFAULT_MAX_CONNECTIONS};
+use super::{Config, DEFAULT_MAX_CONNECTIONS, ShowConnections};
 
 /// Descriptors that every process needs besides its sockets: standard streams, log, epoll, signals
 /// and the files of /proc that a scrape reads.
@@ -156,6 +156,13 @@ impl Config {
             );
             let key = "metrics.address".to_owned();
             warnings.push(Warning { key, text, effect: Effect::Runs });
+            if self.metrics.connections == ShowConnections::Always {
+                let text = format!(
+                    "\"always\", and {address} is public: other hosts may read who is connected"
+                );
+                let key = "metrics.connections".to_owned();
+                warnings.push(Warning { key, text, effect: Effect::Runs });
+            }
         }
     }
 }
@@ -245,11 +252,15 @@ mod tests {
 
     #[test]
     fn metrics_on_a_public_address_are_told() {
-        let at = |address: &str| {
+        let at = |address: &str, connections| {
             let address = Some(address.parse().unwrap());
-            with(|config| config.metrics = Metrics { address })
+            let metrics = Metrics { address, connections, ..Metrics::default() };
+            with(|config| config.metrics = metrics)
         };
-        check(&at("0.0.0.0:9889"), HOST, &["metrics.address: 0.0.0.0:9889 is public"]);
-        check(&at("[::1]:9889"), HOST, &[]);
+        let public = "metrics.address: 0.0.0.0:9889 is public";
+        let shown = "metrics.connections: \"always\", and 0.0.0.0:9889 is public";
+        check(&at("0.0.0.0:9889", ShowConnections::Loopback), HOST, &[public]);
+        check(&at("0.0.0.0:9889", ShowConnections::Always), HOST, &[public, shown]);
+        check(&at("[::1]:9889", ShowConnections::Always), HOST, &[]);
     }
 }

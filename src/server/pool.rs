@@ -15,6 +15,7 @@ use crate::responder::{LateReply, Mailbox};
 
 use super::admit::Slot;
 use super::doorbell::Doorbell;
+use super::inspect::Question;
 
 /// A worker whose turn has lasted longer is passed over.
 const STALLED: Duration = Duration::from_millis(100);
@@ -48,6 +49,7 @@ pub(super) enum Refusal {
 pub(super) struct Seat {
     arrivals: Sender<Seated>,
     replies: Sender<LateReply>,
+    questions: Sender<Question>,
     doorbell: Doorbell<mio::Waker>,
     origin: Instant,
     instruments: Arc<Instruments>,
@@ -63,10 +65,11 @@ pub(super) struct Seat {
     closing: Mutex<()>,
 }
 
-/// The worker's ends of its two inboxes.
+/// The worker's ends of its inboxes.
 pub(super) struct Inboxes {
     pub(super) arrivals: Receiver<Seated>,
     pub(super) replies: Receiver<LateReply>,
+    pub(super) questions: Receiver<Question>,
 }
 
 impl Seat {
@@ -79,9 +82,11 @@ impl Seat {
     ) -> (Arc<Self>, Inboxes) {
         let (arrivals, arrivals_end) = bounded(inbox_connections);
         let (replies, replies_end) = bounded(inbox_connections);
+        let (questions, questions_end) = bounded(1);
         let seat = Self {
             arrivals,
             replies,
+            questions,
             doorbell: Doorbell::new(waker),
             origin,
             instruments,
@@ -92,7 +97,9 @@ impl Seat {
             is_abandoned: AtomicBool::new(false),
             closing: Mutex::new(()),
         };
-        (Arc::new(seat), Inboxes { arrivals: arrivals_end, replies: replies_end })
+        let inboxes =
+            Inboxes { arrivals: arrivals_end, replies: replies_end, questions: questions_end };
+        (Arc::new(seat), inboxes)
     }
 
     pub(super) fn doorbell(&self) -> &Doorbell<mio::Waker> {
@@ -154,8 +161,16 @@ impl Seat {
         self.is_abandoned.load(Ordering::SeqCst)
     }
 
+    /// Asks the worker, unless an earlier question still lies there: then it has not looked since,
+    /// and would not look now.
+    pub(super) fn ask(&self, question: Question) {
+        if self.questions.try_send(question).is_ok() {
+            self.doorbell.ring();
+        }
+    }
+
     /// Connections in the inbox or with the worker.
-    fn load(&self) -> usize {
+    pub(super) fn load(&self) -> usize {
         self.open.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 

@@ -10,6 +10,7 @@ use crate::metrics::Instruments;
 use crate::sidecar::{Sidecar, SidecarError, Watch};
 
 use super::accept::Gate;
+use super::inspect::{self, Inspector};
 use super::lifecycle::Lifecycle;
 use super::pool::Pool;
 
@@ -37,9 +38,13 @@ impl View {
     pub(super) fn serve(&self, config: &Config) -> Result<Option<Sidecar>, SidecarError> {
         let Some(address) = config.metrics.address else { return Ok(None) };
         let (metrics, ready) = (self.clone(), self.lifecycle.clone());
+        let listeners = config.listeners.iter().map(|listener| listener.name.clone()).collect();
+        let inspector = Inspector::new(self.pool.clone(), self.lifecycle.clone(), listeners);
         let (answered, refused) = (self.instruments.clone(), self.instruments.clone());
         let watch = Watch {
             metrics: Box::new(move || metrics.metrics()),
+            connections: Box::new(move |query| inspector.page(query)),
+            access: inspect::access(&config.metrics),
             ready: Box::new(move || !ready.is_stopping()),
             answered: Box::new(move |scrape| {
                 answered.count_scrape(scrape.page.label(), scrape.code.label());

@@ -1,6 +1,7 @@
 //! A worker: one thread that owns its connections and serves whichever has input. It waits in one
 //! place, in epoll, and blocks on nothing else.
 
+mod inspection;
 mod leaving;
 
 use std::collections::VecDeque;
@@ -27,6 +28,7 @@ use crate::responder::{LateReply, Mailbox};
 
 use super::admit::Slot;
 use super::failures::Failures;
+use super::inspect::Survey;
 use super::lifecycle::Lifecycle;
 use super::pool::{Inboxes, Place, Seat, Seated};
 use super::reclaim::Reclaim;
@@ -74,6 +76,8 @@ pub(super) struct Worker {
     reclaim: Reclaim,
     /// When it last came out of its wait.
     began: Instant,
+    /// An answer under way to who wants to see the connections.
+    survey: Option<Survey>,
     is_draining: bool,
 }
 
@@ -119,6 +123,7 @@ impl Worker {
             reclaim: Reclaim::default(),
             in_turn: None,
             began: Instant::now(),
+            survey: None,
             is_draining: false,
         }
     }
@@ -160,6 +165,7 @@ impl Worker {
             self.take_arrivals();
             self.take_due(began);
             self.take_drain();
+            self.answer_questions(began);
             self.reclaim.act(began);
         }
         self.settle();
@@ -177,6 +183,7 @@ impl Worker {
         self.seat.doorbell().lie_down();
         let has_news = !self.inboxes.arrivals.is_empty()
             || !self.inboxes.replies.is_empty()
+            || self.is_asked()
             || (!self.is_draining && self.shared.lifecycle.drain_until().is_some());
         if has_news {
             return Some(Duration::ZERO);

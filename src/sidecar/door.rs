@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use crate::accepting::{Cause, Reserve};
 
 use super::client::{Client, Standing, Turn};
+use super::pages;
 use super::places::{Asker, Places};
 use super::press::{Press, Printer};
 use super::{Bounds, Watch};
@@ -54,6 +55,8 @@ pub(super) struct Door {
     places: Places,
     reserve: Reserve,
     press: Option<Press>,
+    /// Whether the last page was one that may take long.
+    is_after_slow: bool,
     /// The last one, while its thread is still at work on a page. The next is not started before it
     /// has let go, or pages that hang would cost a thread each.
     retired: Option<Printer>,
@@ -87,6 +90,7 @@ impl Door {
             places: Places::new(bounds.connections),
             reserve: Reserve::new(RESERVED)?,
             press: Some(press),
+            is_after_slow: false,
             retired: None,
             press_at: now,
             scratch: vec![0; 16 << 10],
@@ -301,7 +305,9 @@ impl Door {
                     self.retire_press(now, &io::Error::from(io::ErrorKind::TimedOut));
                 }
                 Ok(None) if press.is_free() => {
-                    let Some((askers, request)) = self.places.first_waiting() else { return };
+                    let first = self.places.first_waiting(self.is_after_slow);
+                    let Some((askers, request)) = first else { return };
+                    self.is_after_slow = pages::is_slow(request);
                     press.ask(askers, request, now + self.bounds.answer);
                 }
                 Ok(None) => return,

@@ -1,6 +1,8 @@
 //! The request head: bytes in, a request or the reason of its refusal out. No socket and no clock
 //! here. It is strict where a lenient reading would be guesswork; tiny_http never sees what the
-//! client wrote, only a head that the door writes anew from the two values kept here.
+//! client wrote, only a head that the door writes anew from the values kept here.
+
+use std::net::Ipv6Addr;
 
 use memchr::{memchr, memchr_iter};
 
@@ -12,6 +14,10 @@ pub(super) struct Request {
     pub(super) method: String,
     /// The target without its query and, in the absolute form, without scheme and authority.
     pub(super) path: String,
+    /// What stands behind the `?`; empty where nothing does.
+    pub(super) query: String,
+    /// The host that the client believes to talk to, without its port; `None` if it names none.
+    pub(super) host: Option<String>,
 }
 
 /// What the bytes so far amount to.
@@ -101,22 +107,23 @@ impl Head {
     }
 
     fn conclude(&mut self, end: usize) -> Progress {
-        let Some(request) = self.request.take() else {
+        let Some(mut request) = self.request.take() else {
             return Progress::Refused(Rejection::Malformed);
         };
         let mut lines = self.bytes[..end].split(|&byte| byte == b'\n').map(without_cr);
         // The first line has been read, and the last piece is what follows the last line end:
         // nothing.
         lines.next();
-        let mut body = false;
+        let mut fields = Fields::default();
         for line in lines.filter(|line| !line.is_empty()) {
-            match brings_body(line) {
-                Ok(brings) => body |= brings,
-                Err(refusal) => return Progress::Refused(refusal),
+            if let Err(refusal) = fields.take(line) {
+                return Progress::Refused(refusal);
             }
         }
+        // RFC 9112, section 3.2.2: the host of an absolute target stands above the field.
+        request.host = request.host.or(fields.host);
         // Another method gets its 405, which says more than that its body is not wanted.
-        if body && matches!(request.method.as_str(), "GET" | "HEAD") {
+        if fields.brings_body && matches!(request.method.as_str(), "GET" | "HEAD") {
             return Progress::Refused(Rejection::Body);
         }
         Progress::Whole(request)
@@ -147,49 +154,98 @@ fn request_line(line: &[u8]) -> Result<Request, Rejection> {
     if method.is_empty() || method.len() > 32 || !method.bytes().all(is_token) {
         return Err(Rejection::Malformed);
     }
-    let path = path_of(target).ok_or(Rejection::Malformed)?;
-    Ok(Request { method: method.to_owned(), path: path.to_owned() })
+    let (host, path, query) = split_target(target).ok_or(Rejection::Malformed)?;
+    Ok(Request {
+        method: method.to_owned(),
+        path: path.to_owned(),
+        query: query.to_owned(),
+        host: host.map(str::to_owned),
+    })
 }
 
-fn path_of(target: &str) -> Option<&str> {
+/// Host, path and query of a target; a fragment, which no client should send, is dropped.
+fn split_target(target: &str) -> Option<(Option<&str>, &str, &str)> {
     if target.contains('\r') {
         return None;
     }
-    let target = match target.strip_prefix("http://") {
-        Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
-        None => target,
+    let target = target.split('#').next().unwrap_or(target);
+    let (host, target) = match target.strip_prefix("http://") {
+        Some(rest) => {
+            let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+            // RFC 9110, section 4.2.4: who it is meant for counts, not whom it claims to be from.
+            let host = authority.rsplit('@').next().unwrap_or(authority);
+            (Some(host_of(host)?), rest)
+        }
+        None => (None, target),
     };
-    let path = target.split(['?', '#']).next().unwrap_or(target);
-    (path.starts_with('/') || path == "*").then_some(path)
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    // RFC 9112, section 3.2.1: where an absolute target has no path, it is this one.
+    let path = if host.is_some() && path.is_empty() { "/" } else { path };
+    (path.starts_with('/') || path == "*").then_some((host, path, query))
 }
 
-/// Whether this header field announces a body.
-fn brings_body(line: &[u8]) -> Result<bool, Rejection> {
-    let colon = memchr(b':', line).ok_or(Rejection::Malformed)?;
-    let (name, value) = (&line[..colon], without_blanks(&line[colon + 1..]));
-    // A name with a space in it covers the folded lines of old, which RFC 9112 lets a server
-    // refuse.
-    if name.is_empty() || !name.iter().copied().all(is_token) {
-        return Err(Rejection::Malformed);
+/// The host of `host:port`, where the port may be left out (RFC 9110, section 7.2).
+fn host_of(authority: &str) -> Option<&str> {
+    let end = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (address, _) = rest.split_once(']')?;
+            address.parse::<Ipv6Addr>().ok()?;
+            address.len() + 2
+        }
+        None => authority.find(':').unwrap_or(authority.len()),
+    };
+    let (host, port) = authority.split_at(end);
+    let is_host = host.starts_with('[') || (!host.is_empty() && host.bytes().all(is_of_name));
+    let digits = port.strip_prefix(':').unwrap_or_default();
+    let is_port = port.is_empty() || (port.starts_with(':') && digits.len() <= 5);
+    (is_host && is_port && digits.bytes().all(|byte| byte.is_ascii_digit())).then_some(host)
+}
+
+/// What the header fields say, as far as it matters.
+#[derive(Default)]
+struct Fields {
+    brings_body: bool,
+    host: Option<String>,
+}
+
+impl Fields {
+    fn take(&mut self, line: &[u8]) -> Result<(), Rejection> {
+        let colon = memchr(b':', line).ok_or(Rejection::Malformed)?;
+        let (name, value) = (&line[..colon], without_blanks(&line[colon + 1..]));
+        // A name with a space in it covers the folded lines of old, which RFC 9112 lets a server
+        // refuse.
+        if name.is_empty() || !name.iter().copied().all(is_token) {
+            return Err(Rejection::Malformed);
+        }
+        if value.iter().any(|&byte| byte != b'\t' && byte.is_ascii_control()) {
+            return Err(Rejection::Malformed);
+        }
+        if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            self.brings_body = true;
+        } else if name.eq_ignore_ascii_case(b"content-length") {
+            if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+                return Err(Rejection::Malformed);
+            }
+            self.brings_body |= value.iter().any(|&digit| digit != b'0');
+        } else if name.eq_ignore_ascii_case(b"host") {
+            let host = str::from_utf8(value).ok().and_then(host_of).ok_or(Rejection::Malformed)?;
+            // Of two, nobody could say which one a browser or a proxy went by.
+            if self.host.replace(host.to_owned()).is_some() {
+                return Err(Rejection::Malformed);
+            }
+        }
+        Ok(())
     }
-    if value.iter().any(|&byte| byte != b'\t' && byte.is_ascii_control()) {
-        return Err(Rejection::Malformed);
-    }
-    if name.eq_ignore_ascii_case(b"transfer-encoding") {
-        return Ok(true);
-    }
-    if !name.eq_ignore_ascii_case(b"content-length") {
-        return Ok(false);
-    }
-    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return Err(Rejection::Malformed);
-    }
-    Ok(value.iter().any(|&digit| digit != b'0'))
 }
 
 /// A character that RFC 9110 allows in a token.
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// A character that RFC 3986 allows in a registered name, which an address of IPv4 is too.
+fn is_of_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte)
 }
 
 #[cfg(any(test, fuzzing))]
@@ -223,12 +279,22 @@ mod tests {
     }
 
     fn whole(method: &str, path: &str) -> Progress {
-        Progress::Whole(Request { method: method.into(), path: path.into() })
+        full(method, path, "", None)
+    }
+
+    fn full(method: &str, path: &str, query: &str, host: Option<&str>) -> Progress {
+        Progress::Whole(Request {
+            method: method.into(),
+            path: path.into(),
+            query: query.into(),
+            host: host.map(str::to_owned),
+        })
     }
 
     #[test]
     fn a_request_is_read_whatever_its_cuts() {
-        check(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", &whole("GET", "/metrics"));
+        let scrape = full("GET", "/metrics", "", Some("x"));
+        check(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", &scrape);
         check(b"HEAD / HTTP/1.0\n\n", &whole("HEAD", "/"));
         check(b"\r\n\r\nGET /a HTTP/1.1\r\n\r\n", &whole("GET", "/a"));
         check(b"GET / HTTP/1.1\r\nA: b\n\r\n", &whole("GET", "/"));
@@ -236,9 +302,61 @@ mod tests {
 
     #[test]
     fn query_and_authority_do_not_route() {
-        check(b"GET /metrics?a=/b HTTP/1.1\r\n\r\n", &whole("GET", "/metrics"));
-        check(b"GET http://h:1/metrics?x HTTP/1.1\r\n\r\n", &whole("GET", "/metrics"));
-        check(b"GET http://h HTTP/1.1\r\n\r\n", &whole("GET", "/"));
+        let of = |query, host| full("GET", "/metrics", query, host);
+        check(b"GET /metrics?a=/b HTTP/1.1\r\n\r\n", &of("a=/b", None));
+        check(b"GET /metrics??a#b?c HTTP/1.1\r\n\r\n", &of("?a", None));
+        check(b"GET /metrics#b?c HTTP/1.1\r\n\r\n", &of("", None));
+        check(b"GET http://h:1/metrics?x HTTP/1.1\r\n\r\n", &of("x", Some("h")));
+        check(b"GET http://h HTTP/1.1\r\n\r\n", &full("GET", "/", "", Some("h")));
+        check(b"GET http://a:b@h:1 HTTP/1.1\r\n\r\n", &full("GET", "/", "", Some("h")));
+        check(b"GET http://h?/a HTTP/1.1\r\n\r\n", &full("GET", "/", "/a", Some("h")));
+    }
+
+    #[test]
+    fn a_host_is_read_without_its_port() {
+        for (field, host) in [
+            ("localhost", "localhost"),
+            (" \tLocalHost:9889 ", "LocalHost"),
+            ("127.0.0.1:", "127.0.0.1"),
+            ("[::1]", "[::1]"),
+            ("[::ffff:127.0.0.1]:65535", "[::ffff:127.0.0.1]"),
+            ("talkback_1.my-net.", "talkback_1.my-net."),
+        ] {
+            let head = format!("GET / HTTP/1.1\r\nhOST:{field}\r\n\r\n");
+            check(head.as_bytes(), &full("GET", "/", "", Some(host)));
+        }
+        let both = b"GET http://h:1/ HTTP/1.1\r\nHost: x\r\n\r\n";
+        check(both, &full("GET", "/", "", Some("h")));
+    }
+
+    #[test]
+    fn a_host_that_is_none_or_two_is_refused() {
+        for fields in [
+            "Host:",
+            "Host: \t",
+            "Host: a b",
+            "Host: a\r\nHost: a",
+            "Host: a:x",
+            "Host: a:123456",
+            "Host: a:1:2",
+            "Host: :80",
+            "Host: ::1",
+            "Host: [::1",
+            "Host: [::1]x",
+            "Host: [::1]80",
+            "Host: [::1%251]",
+            "Host: [a]",
+            "Host: a@b",
+            "Host: a/b",
+            "Host: é",
+        ] {
+            let head = format!("GET / HTTP/1.1\r\n{fields}\r\n\r\n");
+            check(head.as_bytes(), &Progress::Refused(Rejection::Malformed));
+        }
+        for target in ["http://", "http:///", "http://a@/", "http://?", "http://[::1/"] {
+            let head = format!("GET {target} HTTP/1.1\r\n\r\n");
+            check(head.as_bytes(), &Progress::Refused(Rejection::Malformed));
+        }
     }
 
     #[test]
@@ -321,6 +439,7 @@ mod tests {
                 Just(b"\r\n".to_vec()),
                 Just(b"\n".to_vec()),
                 Just(b"Content-Length: 0".to_vec()),
+                Just(b"Host: a:1".to_vec()),
                 prop::collection::vec(any::<u8>(), 0..8),
             ],
             0..8,

@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::Bounds;
 use super::client::{Client, Merit};
 use super::head::Request;
+use super::pages::{ask_the_same, is_slow};
 
 /// Who waits for an answer. A place may have another client by the time that it comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,10 +72,13 @@ impl Places {
     }
 
     /// The request that has waited longest, and all who wait for the same: one page is enough for
-    /// them, or a crowd that asks for it would make the last one wait for as many pages.
-    pub(super) fn first_waiting(&self) -> Option<(Vec<Asker>, &Request)> {
-        let (_, first) = self.waiting().min_by_key(|(asker, _)| asker.id)?;
-        let same = self.waiting().filter(|(_, request)| *request == first);
+    /// them, or a crowd that asks for it would make the last one wait for as many pages. Behind a
+    /// slow page the others have precedence, so that they wait for no more than one.
+    pub(super) fn first_waiting(&self, is_after_slow: bool) -> Option<(Vec<Asker>, &Request)> {
+        let (_, first) = self
+            .waiting()
+            .min_by_key(|(asker, request)| (is_after_slow && is_slow(request), asker.id))?;
+        let same = self.waiting().filter(|(_, request)| ask_the_same(request, first));
         let askers = same.map(|(asker, _)| asker);
         Some((askers.collect(), first))
     }
@@ -138,12 +142,7 @@ mod tests {
     fn check(clients: &[(u8, &[u8])], at_first: Option<usize>, later: Option<usize>) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let (now, bounds) = (Instant::now(), Bounds::default());
-        let watch = Watch {
-            metrics: Box::new(Vec::new),
-            ready: Box::new(|| true),
-            answered: Box::new(|_| ()),
-            rejected: Box::new(|_| ()),
-        };
+        let watch = Watch::of(Vec::new);
         let mut places = Places::new(clients.len());
         let mut sockets = Vec::new();
         for (place, (host, said)) in clients.iter().enumerate() {

@@ -76,7 +76,12 @@ impl Press {
             printer,
             exchange: None,
         };
-        let probe = Request { method: "HEAD".to_owned(), path: "/".to_owned() };
+        let probe = Request {
+            method: "HEAD".to_owned(),
+            path: "/".to_owned(),
+            query: String::new(),
+            host: None,
+        };
         press.ask(Vec::new(), &probe, deadline);
         Ok(press)
     }
@@ -98,15 +103,17 @@ impl Press {
         self.exchange.as_ref().map(|exchange| exchange.deadline)
     }
 
-    /// Begins an exchange. The head is written anew: nothing of the client's bytes but method and
-    /// path gets here.
+    /// Begins an exchange. The head is written anew: nothing of the client's bytes but what was
+    /// checked gets here.
     pub(super) fn ask(&mut self, askers: Vec<Asker>, request: &Request, deadline: Instant) {
-        let Request { method, path } = request;
+        let Request { method, path, query, host } = request;
         let (number, token) = (askers.len(), &self.token);
+        // tiny_http does not mind a request without one.
+        let host = host.as_ref().map_or_else(String::new, |host| format!("Host: {host}\r\n"));
         self.exchange = Some(Exchange {
             askers,
             question: format!(
-                "{method} {path} HTTP/1.1\r\nHost: door\r\n\
+                "{method} {path}?{query} HTTP/1.1\r\n{host}\
                  X-Token: {token}\r\nX-Askers: {number}\r\n\r\n"
             )
             .into_bytes(),
@@ -290,7 +297,14 @@ fn print(request: tiny_http::Request, token: &str, watch: &Watch) {
         let _ = request.respond(Response::empty(403));
         return;
     }
-    let answer = pages::answer(request.method().as_str(), request.url(), watch);
+    let (path, query) = request.url().split_once('?').unwrap_or((request.url(), ""));
+    let asked = Request {
+        method: request.method().as_str().to_owned(),
+        path: path.to_owned(),
+        query: query.to_owned(),
+        host: field("Host").map(str::to_owned),
+    };
+    let answer = pages::answer(&asked, watch);
     let askers = field("X-Askers").and_then(|number| number.parse().ok()).unwrap_or(0);
     for _ in 0..askers {
         (watch.answered)(answer.scrape);
@@ -338,12 +352,7 @@ mod tests {
     use super::*;
 
     fn open() -> Press {
-        let watch = Watch {
-            metrics: Box::new(|| b"up 1\n".to_vec()),
-            ready: Box::new(|| true),
-            answered: Box::new(|_| ()),
-            rejected: Box::new(|_| ()),
-        };
+        let watch = Watch::of(|| b"up 1\n".to_vec());
         let press = Press::open(&Arc::new(watch), far()).unwrap();
         // The door waits by epoll; a test may simply block.
         press.stream.set_nonblocking(false).unwrap();
@@ -369,7 +378,12 @@ mod tests {
         let refused = UnixStream::connect_addr(&address).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         for place in 0..3 {
-            let request = Request { method: "GET".to_owned(), path: "/metrics".to_owned() };
+            let request = Request {
+                method: "GET".to_owned(),
+                path: "/metrics".to_owned(),
+                query: String::new(),
+                host: None,
+            };
             let expected = [Asker { place, id: 7 }, Asker { place: 9, id: 8 }];
             press.ask(expected.to_vec(), &request, far());
             let (askers, text) = answer(&mut press);

@@ -10,6 +10,8 @@ pub enum Page {
     Healthz,
     /// `/readyz`
     Readyz,
+    /// `/connections`
+    Connections,
     /// `/`
     Index,
     /// Any other path. One label for all of them, or a scanner could create series without end.
@@ -23,6 +25,7 @@ impl Page {
             Page::Metrics => "/metrics",
             Page::Healthz => "/healthz",
             Page::Readyz => "/readyz",
+            Page::Connections => "/connections",
             Page::Index => "/",
             Page::Other => "other",
         }
@@ -34,6 +37,10 @@ impl Page {
 pub enum Code {
     /// 200
     Ok,
+    /// 400: a query that the page does not know
+    BadRequest,
+    /// 403: not for this client
+    Forbidden,
     /// 404
     NotFound,
     /// 405
@@ -49,6 +56,8 @@ impl Code {
     pub fn status(self) -> u16 {
         match self {
             Code::Ok => 200,
+            Code::BadRequest => 400,
+            Code::Forbidden => 403,
             Code::NotFound => 404,
             Code::MethodNotAllowed => 405,
             Code::Failed => 500,
@@ -60,6 +69,8 @@ impl Code {
     pub fn label(self) -> &'static str {
         match self {
             Code::Ok => "200",
+            Code::BadRequest => "400",
+            Code::Forbidden => "403",
             Code::NotFound => "404",
             Code::MethodNotAllowed => "405",
             Code::Failed => "500",
@@ -79,7 +90,7 @@ pub struct Scrape {
 
 impl Scrape {
     /// Every combination that can occur.
-    pub const ALL: [Scrape; 12] = [
+    pub const ALL: [Scrape; 17] = [
         Scrape::new(Page::Metrics, Code::Ok),
         Scrape::new(Page::Metrics, Code::MethodNotAllowed),
         Scrape::new(Page::Metrics, Code::Failed),
@@ -89,6 +100,11 @@ impl Scrape {
         Scrape::new(Page::Readyz, Code::MethodNotAllowed),
         Scrape::new(Page::Readyz, Code::Failed),
         Scrape::new(Page::Readyz, Code::NotReady),
+        Scrape::new(Page::Connections, Code::Ok),
+        Scrape::new(Page::Connections, Code::BadRequest),
+        Scrape::new(Page::Connections, Code::Forbidden),
+        Scrape::new(Page::Connections, Code::MethodNotAllowed),
+        Scrape::new(Page::Connections, Code::Failed),
         Scrape::new(Page::Index, Code::Ok),
         Scrape::new(Page::Index, Code::MethodNotAllowed),
         Scrape::new(Page::Other, Code::NotFound),

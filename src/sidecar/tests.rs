@@ -1,5 +1,7 @@
 //! The sidecar over loopback: pages, refusals, crowds, and what becomes of it when its parts die.
 
+mod connections;
+
 use super::*;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -23,16 +25,20 @@ impl Bench {
     }
 
     fn with(bounds: Bounds, metrics: impl Fn() -> Vec<u8> + Send + Sync + 'static) -> Bench {
+        Bench::watching(bounds, Watch::of(metrics))
+    }
+
+    fn watching(bounds: Bounds, watch: Watch) -> Bench {
         let scrapes = Arc::new(Mutex::new(HashMap::new()));
         let rejections = Arc::new(Mutex::new(HashMap::new()));
         let ready = Arc::new(AtomicBool::new(true));
         let (answered, rejected) = (Arc::clone(&scrapes), Arc::clone(&rejections));
         let seen = Arc::clone(&ready);
         let watch = Watch {
-            metrics: Box::new(metrics),
             ready: Box::new(move || seen.load(Ordering::Relaxed)),
             answered: Box::new(move |scrape| *answered.lock().entry(scrape).or_default() += 1),
             rejected: Box::new(move |reason| *rejected.lock().entry(reason).or_default() += 1),
+            ..watch
         };
         let sidecar =
             Sidecar::start_within(SocketAddr::from(([127, 0, 0, 1], 0)), watch, bounds).unwrap();
@@ -378,13 +384,7 @@ fn a_stop_is_bounded_with_a_page_that_hangs() {
 #[test]
 fn a_taken_address_is_an_error_that_names_it() {
     let bench = Bench::new();
-    let watch = Watch {
-        metrics: Box::new(Vec::new),
-        ready: Box::new(|| true),
-        answered: Box::new(|_| ()),
-        rejected: Box::new(|_| ()),
-    };
-    let error = Sidecar::start(bench.address, watch).err().unwrap();
+    let error = Sidecar::start(bench.address, Watch::of(Vec::new)).err().unwrap();
     assert!(matches!(error, SidecarError::Bind { .. }));
     assert!(error.to_string().contains(&bench.address.to_string()), "{error}");
 }

@@ -3,6 +3,7 @@
 
 mod acceptor;
 mod answers;
+mod inspected;
 mod late_look;
 mod later;
 mod odd_tcp;

@@ -6,6 +6,7 @@ mod clock;
 mod closing;
 mod company;
 mod connect;
+mod connections;
 mod conversation;
 mod crowd;
 mod dead_peers;

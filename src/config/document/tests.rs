@@ -1,7 +1,7 @@
 //! Every refusal with its place, and the shipped file held to the reference.
 
 use super::*;
-use crate::config::{Origin, reference};
+use crate::config::{Allowed, Origin, reference};
 
 const SHIPPED: &str = include_str!("../../../config/talkback.toml");
 
@@ -69,6 +69,8 @@ fn altered(key: &str) -> String {
         "limits.keepalive_idle" | "limits.keepalive_interval" => "\"7s\"",
         "limits.user_timeout" => "\"91s\"",
         "metrics.address" => "\"\"",
+        "metrics.connections" => "\"never\"",
+        "metrics.allowed_hosts" => "[\"a.example\"]",
         "log.level" | "log.connections" => "\"warn\"",
         "log.format" => "\"json\"",
         _ if key.contains("_timeout") || key.contains("_delay") => "\"7ms\"",
@@ -109,6 +111,13 @@ fn every_key_refuses_another_type_at_its_value() {
             ("{ a = 1 }", "it is a table; allowed: "),
             ("1979-05-27", "1979-05-27 is a date; allowed: "),
         ] {
+            let is_list = matches!(key.allowed, Allowed::List(_)) && value.starts_with('[');
+            // A list is right, and what stands in it is not.
+            let (column, problem) = if is_list {
+                (column + 2, "1 is an integer; allowed: ")
+            } else {
+                (column, problem)
+            };
             let expected = format!("t.toml:2:{column}: {shown}: {problem}{}", key.allowed);
             let address = match name {
                 "v6only" => "address = \"[::]:1\"",
@@ -129,11 +138,12 @@ fn an_unknown_key_is_told_with_the_nearest_or_its_own_table_or_all_that_are_know
     check("[limts]", &["t.toml:1:2: limts: unknown key; did you mean \"limits\"?"]);
     check("\"\" = 9", &["t.toml:1:1: \"\": unknown key; allowed: workers, "]);
     check(
-        "backlog = 1\n[log]\nworkers = 2\nidle_timeout = \"1s\"\n",
+        "backlog = 1\nconnections = 1\n[log]\nworkers = 2\nidle_timeout = \"1s\"\n",
         &[
             "t.toml:1:1: backlog: unknown key; \"backlog\" belongs in [[listener]]",
-            "t.toml:3:1: log.workers: unknown key; \"workers\" belongs at the top of the file",
-            "t.toml:4:1: log.idle_timeout: unknown key; \"idle_timeout\" belongs in [limits]",
+            "t.toml:2:1: connections: unknown key; \"connections\" belongs in [metrics] or in [log]",
+            "t.toml:4:1: log.workers: unknown key; \"workers\" belongs at the top of the file",
+            "t.toml:5:1: log.idle_timeout: unknown key; \"idle_timeout\" belongs in [limits]",
         ],
     );
     check(

@@ -1,6 +1,8 @@
 //! The head's reader on trial: against a model that is slow and reads like the rules. For the tests
 //! here and for those in `fuzz`.
 
+use std::net::Ipv6Addr;
+
 use super::{Head, Progress, Request};
 use crate::sidecar::Bounds;
 use crate::sidecar::scrape::Rejection;
@@ -18,11 +20,16 @@ pub(crate) fn check(limit: usize, input: &[u8], ways: &[Vec<&[u8]>]) {
         let found = read(limit, chunks);
         assert_eq!(found, expected, "limit {limit}, chunks {chunks:x?}");
     }
-    if let Progress::Whole(Request { method, path }) = expected {
-        // The door writes these two into a head of its own.
+    if let Progress::Whole(Request { method, path, query, host }) = expected {
+        // The door writes these into a head of its own.
         let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
         assert!(plain(&method) && !method.is_empty() && method.len() <= 32, "{method:?}");
         assert!(plain(&path) && (path.starts_with('/') || path == "*"), "{path:?}");
+        assert!(!path.contains(['?', '#']), "{path:?}");
+        assert!(plain(&query) && !query.contains('#'), "{query:?}");
+        if let Some(host) = host {
+            assert!(plain(&host) && !host.is_empty() && !host.contains(['/', '@']), "{host:?}");
+        }
     }
 }
 
@@ -76,8 +83,9 @@ fn expected(limit: usize, input: &[u8]) -> Progress {
 }
 
 fn conclusion(lines: &[String]) -> Progress {
-    let request = request(&lines[0]).expect("it was looked at when its line was whole");
+    let mut request = request(&lines[0]).expect("it was looked at when its line was whole");
     let mut body = false;
+    let mut hosts = Vec::new();
     for field in &lines[1..] {
         let Some((name, value)) = field.split_once(':') else {
             return Progress::Refused(Rejection::Malformed);
@@ -92,8 +100,14 @@ fn conclusion(lines: &[String]) -> Progress {
             "transfer-encoding" => body = true,
             "content-length" if !counts => return Progress::Refused(Rejection::Malformed),
             "content-length" => body |= value.contains(|c| c != '0'),
+            "host" => hosts.push(host(value)),
             _ => {}
         }
+    }
+    match hosts.as_slice() {
+        [] => {}
+        [Some(host)] => request.host = request.host.or(Some(host.clone())),
+        _ => return Progress::Refused(Rejection::Malformed),
     }
     match request.method.as_str() {
         "GET" | "HEAD" if body => Progress::Refused(Rejection::Body),
@@ -108,16 +122,46 @@ fn request(line: &str) -> Option<Request> {
     if !is_token(method) || method.len() > 32 || target.contains([' ', '\r']) {
         return None;
     }
-    let mut path = target.to_owned();
-    if let Some(rest) = target.strip_prefix("http://") {
-        path = rest.chars().skip_while(|c| *c != '/').collect();
+    let target: String = target.chars().take_while(|c| *c != '#').collect();
+    let mut named = None;
+    let mut path: String = target.chars().take_while(|c| *c != '?').collect();
+    let query = target[path.len()..].chars().skip(1).collect();
+    if let Some(rest) = path.strip_prefix("http://") {
+        let authority: String = rest.chars().take_while(|c| *c != '/').collect();
+        let user = authority.rfind('@').map_or(0, |at| at + 1);
+        named = Some(host(&authority[user..])?);
+        path = rest.chars().skip(authority.len()).collect();
         if path.is_empty() {
             path.push('/');
         }
     }
-    let path: String = path.chars().take_while(|c| !"?#".contains(*c)).collect();
     let is_path = path.starts_with('/') || path == "*";
-    is_path.then(|| Request { method: method.to_owned(), path })
+    is_path.then(|| Request { method: method.to_owned(), path, query, host: named })
+}
+
+/// What stands before the port: an address of IPv6 in brackets, or anything that may be a name.
+fn host(authority: &str) -> Option<String> {
+    let in_brackets = authority.starts_with('[');
+    let colon = match in_brackets {
+        true => authority.find("]:").map(|at| at + 1),
+        false => authority.find(':'),
+    };
+    let (host, port) = match colon {
+        Some(at) => (&authority[..at], &authority[at + 1..]),
+        None => (authority, ""),
+    };
+    if port.len() > 5 || port.contains(|c: char| !c.is_ascii_digit()) {
+        return None;
+    }
+    let is_host = match in_brackets {
+        true => host.ends_with(']') && host[1..host.len() - 1].parse::<Ipv6Addr>().is_ok(),
+        false => {
+            let is_visible =
+                |c: char| ('!'..='~').contains(&c) && !"\"#/:<>?@[\\]^`{|}".contains(c);
+            !host.is_empty() && host.chars().all(is_visible)
+        }
+    };
+    is_host.then(|| host.to_owned())
 }
 
 /// RFC 9110, section 5.6.2: visible characters but the delimiters.
