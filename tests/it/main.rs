@@ -9,6 +9,7 @@ mod connect;
 mod connections;
 mod conversation;
 mod crowd;
+mod dashboard;
 mod dead_peers;
 mod descriptors;
 mod drain;
