@@ -14,6 +14,7 @@ use crate::harness::{Metrics, Server};
 use crate::promql::Expression;
 
 mod linter;
+mod picture;
 use linter::*;
 
 /// Metrics that neither a panel nor a rule uses, each with the reason.
