@@ -12,6 +12,7 @@ mod places;
 mod press;
 mod query;
 mod scrape;
+mod status;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

@@ -84,7 +84,9 @@ impl Source {
     /// Written by hand and read by people: what the sizes are for.
     fn is_ours(&self) -> bool {
         (self.path.starts_with("src/") || self.path.starts_with("tests/"))
-            && (self.is_rust() || self.path.ends_with(".py") || self.path == "tests/run")
+            && (self.is_rust()
+                || [".py", ".js", ".css", ".html"].iter().any(|end| self.path.ends_with(end))
+                || self.path == "tests/run")
     }
 
     /// `wire` for `src/wire.rs` and all of `src/wire/`; nothing for the two roots and the tests.
@@ -338,6 +340,7 @@ fn files_functions_and_lines_stay_readable() {
     holds(sizes);
     finds(sizes, 1, "src/a.rs", &"\n".repeat(MAX_FILE_LINES + 1));
     finds(sizes, 1, "tests/a.py", &"x".repeat(MAX_COLUMNS + 1));
+    finds(sizes, 1, "src/a/b.js", &"x".repeat(MAX_COLUMNS + 1));
     let body = |lines| format!("fn f(a: [u8; 2]) {{\n{}}}\n", "    '}';\n".repeat(lines));
     finds(sizes, 0, "src/a.rs", &body(MAX_FUNCTION_LINES - 2));
     finds(sizes, 1, "src/a.rs", &body(MAX_FUNCTION_LINES - 1));

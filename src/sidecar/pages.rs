@@ -7,7 +7,9 @@ use super::Watch;
 use super::head::Request;
 use super::query::Query;
 use super::scrape::{Code, Page, Scrape};
+use super::status;
 
+const HTML: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 /// Prometheus 3 refuses a scrape without exactly this.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -75,7 +77,12 @@ fn make(page: Page, request: &Request, watch: &Watch) -> Answer {
         Page::Readyz if (watch.ready)() => text(page, Code::Ok, "ready\n"),
         Page::Readyz => text(page, Code::NotReady, "draining\n"),
         Page::Connections => connections(request, watch),
-        Page::Index => text(page, Code::Ok, INDEX),
+        Page::Index => Answer {
+            scrape: Scrape::new(page, Code::Ok),
+            content_type: HTML,
+            headers: status::headers(),
+            body: status::PAGE.as_bytes().to_vec(),
+        },
         Page::Other => text(page, Code::NotFound, "not found\n"),
     }
 }
@@ -97,16 +104,6 @@ fn connections(request: &Request, watch: &Watch) -> Answer {
     };
     Answer { headers: vec![("Cross-Origin-Resource-Policy", "same-origin".to_owned())], ..made }
 }
-
-const INDEX: &str = concat!(
-    "talkback ",
-    env!("CARGO_PKG_VERSION"),
-    "\n\n",
-    "/metrics  what became of every connection, byte and close, for Prometheus\n",
-    "/healthz  200 while the process serves\n",
-    "/readyz   200 while new connections are welcome, 503 while draining\n",
-    "/connections  who is connected, as JSON; ?sort=age&limit=100\n",
-);
 
 fn text(page: Page, code: Code, body: &str) -> Answer {
     Answer {
@@ -154,7 +151,7 @@ mod tests {
             check(method, "/healthz", false, 200, "ok\n");
             check(method, "/readyz", true, 200, "ready\n");
             check(method, "/readyz", false, 503, "draining\n");
-            check(method, "/", true, 200, INDEX);
+            check(method, "/", true, 200, &status::PAGE);
             check(method, "/metrics/", true, 404, "not found\n");
         }
     }

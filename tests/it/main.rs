@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod accept_errors;
+mod browser;
 mod clock;
 mod closing;
 mod company;
@@ -36,6 +37,7 @@ mod scrapers;
 mod sidecar;
 mod signals;
 mod stalled;
+mod status_page;
 mod stop;
 mod stop_states;
 mod stuck;

@@ -59,9 +59,13 @@ fn curl_gets_every_page_with_its_type() {
     let plain = "200 text/plain; charset=utf-8 ";
     assert_eq!(check(&server, &[], "/healthz", plain), "ok\n");
     assert_eq!(check(&server, &[], "/readyz", plain), "ready\n");
-    let index = check(&server, &[], "/", plain);
-    for page in ["/metrics", "/healthz", "/readyz"] {
-        assert!(index.contains(page), "{index}");
+    let page = check(&server, &["-i"], "/", "200 text/html; charset=utf-8 ").to_lowercase();
+    for said in ["\nx-frame-options: deny\r", "default-src 'none'; ", "<h1>talkback "] {
+        assert!(page.contains(said), "{page}");
+    }
+    for allowed in ["unsafe-", "*", "data: 'self'", "http:"] {
+        let policy = page.lines().find(|line| line.starts_with("content-security-policy: "));
+        assert!(!policy.unwrap().contains(allowed), "{policy:?}");
     }
 }
 

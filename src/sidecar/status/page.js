@@ -1,0 +1,322 @@
+"use strict";
+
+// The running page: asks once a second while it is seen, and paints what it was told.
+const INTERVAL_MS = 1000;
+const PATIENCE_MS = 4000;
+const ROWS = 10;
+const SILENT = "no answer";
+const PERCENTILES = ["p50", "p90", "p99"];
+
+const timeline = new Timeline();
+let lastAnswer = null;
+let restartedAt = null;
+// Why /connections is not shown; asked again only when the server has been away.
+let refused = null;
+// A page opened in the background asks once, so that it is not empty.
+let timer = setTimeout(poll, 0);
+
+const percentilesOf = (wait) => {
+    return PERCENTILES.map((name, at) => ({ name, value: (figures) => wait(figures)[at] }));
+};
+const charts = [
+    ["chart-messages", "Messages / s", rate, false, [
+        { name: "received", value: ({ reply }) => reply.messages },
+        { name: "replies", value: ({ reply }) => reply.replies },
+    ]],
+    ["chart-connections", "Connections / s", rate, false, [
+        { name: "accepted", value: ({ socket }) => socket.accepted },
+        { name: "closed", value: ({ socket }) => socket.closed },
+        { name: "rejected", value: ({ socket }) => socket.rejected },
+    ]],
+    ["chart-bytes", "Bytes / s", bytes, false, [
+        { name: "in", value: ({ reply }) => reply.received },
+        { name: "out", value: ({ reply }) => reply.sent },
+    ]],
+    ["chart-respond", "Respond time", duration, true, percentilesOf(({ reply }) => reply.respond)],
+    ["chart-inbox", "Inbox wait", duration, true, percentilesOf(({ inbox }) => inbox.wait)],
+    ["chart-accept", "Accept wait", duration, true, percentilesOf(({ queue }) => queue.wait)],
+].map(([id, title, format, isLog, series]) => {
+    const base = format === bytes ? 1024 : undefined;
+    return new Chart(document.getElementById(id), { title, format, isLog, base, series });
+});
+
+const number = "number";
+const listeners = new Table(document.getElementById("listeners"), [
+    { label: "listener", text: ({ listener }) => listener },
+    { label: "open", kind: number, text: ({ open }) => count(open) },
+    { label: "new / s", kind: number, text: ({ accepted }) => rate(accepted) },
+    { label: "rejected / s", kind: number, text: ({ rejected }) => rate(rejected) },
+    { label: "messages / s", kind: number, text: ({ reply }) => rate(reply.messages) },
+    { label: "in / s", kind: number, text: ({ reply }) => bytes(reply.received) },
+    { label: "out / s", kind: number, text: ({ reply }) => bytes(reply.sent) },
+    { label: "pending", kind: number, text: ({ reply }) => bytes(reply.pending) },
+    { label: "queued", kind: number, text: ({ queue }) => ofLimit(queue.length, queue.limit) },
+    { label: "drops", kind: number, text: ({ queue }) => count(queue.drops.total) },
+    { label: "accept p99", kind: number, text: ({ queue }) => duration(queue.wait[2]) },
+    { label: "respond p99", kind: number, text: ({ reply }) => duration(reply.respond[2]) },
+]);
+const workers = new Table(document.getElementById("workers"), [
+    { label: "worker", text: ({ worker }) => worker },
+    { label: "busy", kind: "share", text: ({ busy }) => share(busy), share: ({ busy }) => busy },
+    { label: "connections", kind: number, text: ({ connections }) => count(connections) },
+    { label: "inbox", kind: number, text: ({ inbox }) => count(inbox) },
+    { label: "in this turn", kind: number, text: ({ turn }) => duration(turn) },
+    { label: "yields / s", kind: number, text: ({ yields }) => rate(yields) },
+]);
+const reasonColumns = (label) => [
+    { label, text: ({ reason }) => reason },
+    { label: "total", kind: number, text: ({ total }) => count(total) },
+    { label: "/ s", kind: number, text: (row) => rate(row.rate) },
+];
+const closes = new Table(document.getElementById("closes"), [
+    ...reasonColumns("closed as"),
+    { label: "share", kind: "share", text: (row) => share(row.part), share: ({ part }) => part },
+]);
+const refusals = new Table(document.getElementById("refusals"), reasonColumns("what"));
+const connectionColumns = [
+    { label: "id", text: ({ id }) => id },
+    { label: "listener", text: ({ listener }) => listener },
+    { label: "peer", kind: "peer", text: ({ peer }) => peer },
+    { label: "worker", kind: number, text: ({ worker }) => String(worker) },
+    { label: "age", kind: number, text: (row) => duration(row.age_seconds) },
+    { label: "idle", kind: number, text: (row) => duration(row.idle_seconds) },
+    { label: "messages", kind: number, text: ({ messages }) => count(messages) },
+    { label: "in", kind: number, text: (row) => bytes(row.received_bytes) },
+    { label: "out", kind: number, text: (row) => bytes(row.sent_bytes) },
+    { label: "pending", kind: number, text: (row) => bytes(row.pending_bytes) },
+    { label: "state", text: ({ state }) => state.replaceAll("_", " ") },
+];
+const busiest = new Table(document.getElementById("busiest"), connectionColumns);
+const oldest = new Table(document.getElementById("oldest"), connectionColumns);
+
+function ofLimit(value, limit) {
+    return value === null ? NONE : `${count(value)} / ${count(limit)}`;
+}
+
+// ---- painting ----
+
+function paintHead(figures, at) {
+    const label = (name) => figures.build.get(name) ?? NONE;
+    put("build", `${label("version")} · rustc ${label("rustc")}`);
+    put("time", clock(at));
+    const { started } = figures.process;
+    put("uptime", started === null ? NONE : duration(Math.max(at / 1000 - started, 0)));
+}
+
+// The listener whose accept queue is fullest: a sum would hide it.
+function fullest(rows) {
+    const queued = rows.filter(({ queue }) => queue.length !== null);
+    const part = ({ queue }) => queue.length / Math.max(queue.limit, 1);
+    return queued.reduce((most, row) => (part(row) > part(most) ? row : most), queued[0]);
+}
+
+function paintChain({ socket, queue, inbox, workers: all, reply, listeners: rows }) {
+    put("socket-open", count(socket.open));
+    put("socket-limit", `of ${count(socket.limit)}`);
+    put("socket-new", rate(socket.accepted));
+    put("socket-rtt", duration(socket.rtt[0]));
+    put("socket-retransmits", rate(socket.retransmits));
+    const full = fullest(rows);
+    put("queue-length", count(full?.queue.length ?? null));
+    put("queue-limit", full === undefined ? "" : `of ${count(full.queue.limit)}, ${full.listener}`);
+    put("queue-p50", duration(queue.wait[0]));
+    put("queue-p99", duration(queue.wait[2]));
+    put("queue-drops", count(queue.drops.total));
+    put("inbox-length", count(inbox.length));
+    put("inbox-p50", duration(inbox.wait[0]));
+    put("inbox-p90", duration(inbox.wait[1]));
+    put("inbox-p99", duration(inbox.wait[2]));
+    const largest = (values) => {
+        const known = values.filter((value) => value !== null);
+        return known.length === 0 ? null : Math.max(...known);
+    };
+    const busy = all.map((worker) => worker.busy).filter((value) => value !== null);
+    const sum = (values) => values.reduce((total, value) => total + value, 0);
+    put("worker-busy", busy.length === 0 ? NONE : share(sum(busy) / busy.length));
+    put("worker-count", `${count(all.length)} of them`);
+    put("worker-busiest", share(largest(busy)));
+    put("worker-turn", duration(largest(all.map(({ turn }) => turn))));
+    const yields = all.map((worker) => worker.yields).filter((value) => value !== null);
+    put("worker-yields", yields.length === 0 ? NONE : rate(sum(yields)));
+    put("reply-p50", duration(reply.respond[0]));
+    put("reply-p99", duration(reply.respond[2]));
+    put("reply-pending", bytes(reply.pending));
+    put("reply-rate", rate(reply.replies));
+}
+
+function paintReasons(figures) {
+    const total = figures.closes.reduce((sum, row) => sum + row.total, 0);
+    const part = (row) => (total === 0 ? 0 : row.total / total);
+    const seen = figures.closes.filter((row) => row.total > 0);
+    closes.fill(seen.map((row) => ({ ...row, part: part(row) })), ({ reason }) => {
+        return FAILURES.has(reason) ? "failure" : "";
+    });
+    fold("closes-quiet", figures.closes, "close reason", "close reasons");
+    const named = (what, rows) => rows.map((row) => ({ ...row, reason: `${what}${row.reason}` }));
+    const others = [
+        ...figures.rejections,
+        ...named("accept error: ", figures.acceptErrors),
+        ...named("late reply: ", figures.refusals),
+        ...named("sidecar: ", figures.scrapesRejected),
+        { reason: "panics caught", ...figures.panics },
+        { reason: "log lines dropped", ...figures.linesDropped },
+        { reason: "bytes of replies thrown away", ...figures.reply.discarded },
+        { reason: "dropped by the accept queue", ...figures.queue.drops },
+    ];
+    refusals.fill(others.filter((row) => row.total > 0));
+    fold("refusals-quiet", others, "other stands", "others stand");
+}
+
+// What stands at 0, behind one line.
+function fold(id, rows, one, many) {
+    const quiet = rows.filter((row) => row.total === 0).map(({ reason }) => reason);
+    const details = document.getElementById(id);
+    details.hidden = quiet.length === 0;
+    const told = `${quiet.length} ${quiet.length === 1 ? one : many} at 0`;
+    setText(details.querySelector("summary"), told);
+    setText(details.querySelector("p"), quiet.join(", "));
+}
+
+function paintProcess({ process }) {
+    put("process-cpu", process.cpu === null ? NONE : share(process.cpu));
+    put("process-resident", bytes(process.resident));
+    put("process-virtual", bytes(process.virtual));
+    put("process-fds", ofLimit(process.descriptors, process.maxDescriptors));
+    put("process-threads", count(process.threads));
+    put("process-overflows", count(process.overflows));
+    const { started } = process;
+    put("process-started", started === null ? NONE : new Date(started * 1000).toLocaleString());
+}
+
+function paintConnections([byBytes, byAge]) {
+    const place = document.getElementById("connections");
+    place.classList.toggle("refused", refused !== null);
+    put("connections-refused", refused ?? "");
+    busiest.fill(byBytes?.connections ?? []);
+    oldest.fill(byAge?.connections ?? []);
+}
+
+// The sentence at the top and the words at each station.
+function paintProblems(problems, state) {
+    const list = document.getElementById("problems");
+    const told = problems.map(({ text }) => text).join("\n");
+    if (list.dataset.told !== told) {
+        list.dataset.told = told;
+        list.replaceChildren(...problems.map(({ level, text }) => {
+            const item = document.createElement("li");
+            item.className = level;
+            item.textContent = text;
+            return item;
+        }));
+    }
+    const since = restartedAt === null ? "" : ` The server was restarted at ${clock(restartedAt)}.`;
+    const good = `Nothing waits long and nothing fails.${since}`;
+    put("verdict", problems.length === 0 ? good : "");
+    for (const station of document.querySelectorAll("[data-part]")) {
+        const own = problems.filter(({ part }) => part === station.dataset.part);
+        const level = own[0]?.level ?? (state === SILENT ? "unknown" : "good");
+        station.dataset.level = level;
+        const words = { good: "ok", warn: "watch", bad: "trouble", unknown: NONE };
+        setText(station.querySelector(".word"), words[level]);
+    }
+    const worst = problems[0]?.level ?? "good";
+    document.body.dataset.level = worst;
+    document.title = worst === "good" ? "talkback" : `! talkback: ${problems[0].text}`;
+    put("state", state ?? { good: "serving", warn: "serving", bad: "trouble" }[worst]);
+}
+
+function paint(at, snapshot, connections) {
+    const { change, restarted } = timeline.take(at, snapshot);
+    if (restarted) {
+        restartedAt = at;
+    }
+    const figures = measure(change);
+    timeline.keep(at, figures);
+    paintHead(figures, at);
+    paintChain(figures);
+    for (const chart of charts) {
+        chart.show(timeline.figures);
+    }
+    listeners.fill(figures.listeners);
+    const stalled = connections[0]?.stalled ?? [];
+    const isStalled = ({ worker, turn }) => {
+        return stalled.includes(Number(worker)) || turn >= STALLED_TURN_SECONDS;
+    };
+    workers.fill(figures.workers, (row) => (isStalled(row) ? "failure" : ""));
+    paintReasons(figures);
+    paintProcess(figures);
+    paintConnections(connections);
+    paintProblems(findProblems(figures, stalled), figures.draining ? "draining" : undefined);
+}
+
+function paintSilence() {
+    document.body.classList.add("silent");
+    const since = lastAnswer === null ? "this page was opened" : clock(lastAnswer);
+    const text = `No answer since ${since}. What is shown below is the last that was heard.`;
+    paintProblems([{ level: "bad", part: "", text }], SILENT);
+}
+
+// ---- asking ----
+
+// Relative, so that the page works under any prefix of a proxy.
+async function ask(path) {
+    return fetch(path, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
+}
+
+async function askMetrics() {
+    const answer = await ask("metrics");
+    if (!answer.ok) {
+        throw new Error(`metrics: ${answer.status}`);
+    }
+    return new Snapshot(await answer.text());
+}
+
+// The connections, or null where they are not told; this never fails the page.
+async function askConnections(sort) {
+    if (refused !== null) {
+        return null;
+    }
+    try {
+        const answer = await ask(`connections?sort=${sort}&limit=${ROWS}`);
+        if (answer.ok) {
+            return await answer.json();
+        }
+        const why = (await answer.text()).trim();
+        refused = `Connections are not shown here: ${why} (${answer.status})`;
+    } catch {
+        // The server is busy or gone; what is asked beside this tells which.
+    }
+    return null;
+}
+
+async function askBothOrders() {
+    return [await askConnections("bytes"), await askConnections("age")];
+}
+
+async function poll() {
+    const began = performance.now();
+    try {
+        const [snapshot, connections] = await Promise.all([askMetrics(), askBothOrders()]);
+        if (document.body.classList.contains("silent")) {
+            document.body.classList.remove("silent");
+            refused = null;
+        }
+        lastAnswer = Date.now();
+        paint(lastAnswer, snapshot, connections);
+    } catch {
+        paintSilence();
+    }
+    schedule(Math.max(INTERVAL_MS - (performance.now() - began), 100));
+}
+
+// One question is under way or planned at any time; none for a page that nobody sees.
+function schedule(delay) {
+    clearTimeout(timer);
+    timer = document.hidden ? null : setTimeout(poll, delay);
+}
+
+document.addEventListener("visibilitychange", () => {
+    if (!document.hidden && timer === null) {
+        schedule(0);
+    }
+});
