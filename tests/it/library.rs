@@ -12,6 +12,7 @@ mod stalled_page;
 mod stalls;
 mod start;
 mod turns;
+mod waits;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -79,6 +79,23 @@ fn a_reply_may_come_from_another_thread() {
 }
 
 #[test]
+fn the_time_to_the_reply_includes_what_a_late_one_takes() {
+    const WAIT: Duration = Duration::from_millis(300);
+    let promising = promising();
+    let (mut client, ticket) = promising.asked("later\n");
+    let asked = Instant::now();
+    eventually("time passes", || asked.elapsed() >= WAIT);
+    let timed = |suffix: &str| {
+        metrics(&promising.server).sum(&format!("talkback_respond_seconds_{suffix}"))
+    };
+    assert_eq!(timed("count"), 0.0);
+    answer(ticket, "at last");
+    client.expect("at last\n");
+    eventually("it is timed", || timed("count") == 1.0);
+    assert!((WAIT..PATIENCE).contains(&Duration::from_secs_f64(timed("sum"))), "{}", timed("sum"));
+}
+
+#[test]
 fn messages_behind_a_late_reply_wait_and_their_replies_keep_the_order() {
     let promising = promising();
     let (mut client, first) = promising.asked("a\nlater\nb\nlater\nc\n");
