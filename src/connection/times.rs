@@ -81,9 +81,10 @@ impl Connection {
         }
     }
 
-    /// Whether the kernel has the replies to everything that was received whole.
+    /// Whether the kernel has the replies to everything that was received whole. Replies thrown
+    /// away are not owed any more, and were never given.
     fn is_answered(&self) -> bool {
-        !self.is_stopped && !self.owes()
+        !self.is_stopped && !self.owes() && self.discarded_bytes == 0
     }
 
     /// Observes how long what was received waited for its replies, once the kernel has all of

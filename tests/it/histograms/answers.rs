@@ -40,3 +40,19 @@ fn the_time_of_a_client_that_does_not_read_lasts_until_the_kernel_took_the_last_
     let took = Histogram::of(&metrics, RESPOND).sum();
     assert!((WAIT.as_secs_f64()..20.0).contains(&took), "{took}");
 }
+
+#[test]
+fn replies_that_never_left_are_not_timed() {
+    let server = Server::start(
+        "[[listener]]\naddress = \"127.0.0.1:0\"\nframing = \"line\"\n\
+         max_message_bytes = 8000000\n[limits]\nmax_pending_bytes = 8000000\n",
+    );
+    let mut client = server.connect();
+    client.send("x".repeat(7_000_000) + "\n");
+    server.eventually("it is answered, and not taken", |metrics| {
+        metrics.sum("talkback_replies_total") == 1.0 && metrics.sum("talkback_pending_bytes") > 0.0
+    });
+    client.reset();
+    server.eventually_closed(&[("peer_reset", 1)]);
+    assert_eq!(Histogram::of(&server.metrics(), RESPOND).count(), 0.0);
+}
