@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
 use crate::harness::{Client, Server, eventually};
+use crate::quiet::alone;
 use crate::stuck::{Deaf, LINE, stuck_client};
 
 /// One listener with line framing, and these limits.
@@ -167,6 +168,8 @@ fn an_unfinished_line_is_not_idle() {
 
 #[test]
 fn a_client_that_does_not_read_is_reset_and_its_replies_counted_as_discarded() {
+    // It fills the socket's buffers until nothing more goes, which neighbours make long.
+    let _alone = alone();
     let server = start("send_timeout = \"400ms\"");
     let began = Instant::now();
     let mut deaf = Deaf::connect(server.address());
