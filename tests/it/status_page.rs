@@ -136,7 +136,7 @@ fn a_full_accept_queue_and_its_drops_are_told() {
     (0..12).for_each(|_| come());
     tab.eventually("problems", &mut come, |told| {
         told.contains("The accept queue of listener main is full: 5 of 4.")
-            && told.contains("on listener main just now: its accept queue was full.")
+            && told.contains("to listener main just now: its accept queue was full.")
     });
     let level = "return document.querySelector('[data-part=queue]').dataset.level";
     assert_eq!(tab.run(level), "bad");

@@ -74,8 +74,11 @@ function queueProblems({ listeners }) {
     for (const { listener, queue } of listeners) {
         const { length, limit, drops } = queue;
         if (drops.growth > 0) {
-            const text = `The kernel dropped ${count(drops.growth)} on listener ${listener}`;
-            found.push(problem("bad", "queue", `${text} just now: its accept queue was full.`));
+            // A client that tries again counts again.
+            const attempts = drops.growth === 1 ? "attempt" : "attempts";
+            const dropped = `The kernel dropped ${count(drops.growth)} ${attempts} to connect`;
+            const why = `to listener ${listener} just now: its accept queue was full.`;
+            found.push(problem("bad", "queue", `${dropped} ${why}`));
         }
         // The kernel takes one more than the limit.
         const state = length >= limit ? "is full" : "is filling";

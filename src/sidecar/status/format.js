@@ -33,7 +33,11 @@ function rate(value) {
 }
 
 function share(value) {
-    return value === null ? NONE : `${round(value * 100, value < 0.0995 ? 1 : 0)} %`;
+    if (value === null) {
+        return NONE;
+    }
+    const digits = value >= 0.0005 && value < 0.0995 ? 1 : 0;
+    return `${round(value * 100, digits)} %`;
 }
 
 function bytes(value) {

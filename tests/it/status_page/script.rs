@@ -113,7 +113,7 @@ fn numbers_are_written_for_people(tab: &Tab) {
             "[0, 0.3, 9999, 12345, 1.5e6].map(rate)",
             json!(["0", "0.30", "9,999", "12.3 k", "1.50 M"]),
         ),
-        ("[0.004, 0.42, 1].map(share)", json!(["0.4 %", "42 %", "100 %"])),
+        ("[0, 0.004, 0.42, 1].map(share)", json!(["0 %", "0.4 %", "42 %", "100 %"])),
         (
             "[count, rate, bytes, duration, share].map((f) => f(null))",
             json!(["–", "–", "–", "–", "–"]),
@@ -184,7 +184,8 @@ fn what_is_wrong_is_said(tab: &Tab) {
             "judge(seen + 'talkback_listen_drops_total{listener=\"a\"} 3')",
             json!([[
                 "bad",
-                "The kernel dropped 1 on listener a just now: its accept queue was full."
+                "The kernel dropped 1 attempt to connect to listener a just now: \
+             its accept queue was full."
             ]]),
         ),
         (
