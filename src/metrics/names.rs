@@ -137,7 +137,7 @@ metrics! {
     PROCESS_VIRTUAL_MEMORY = Gauge "process_virtual_memory_bytes" []
         "Address space in use.";
     PROCESS_VIRTUAL_MEMORY_MAX = Gauge "process_virtual_memory_max_bytes" []
-        "Most address space that may be used: the soft limit of RLIMIT_AS, +Inf if there is none.";
+        "Most address space that may be used: the soft limit of RLIMIT_AS, 2^64 if there is none.";
     PROCESS_RESIDENT_MEMORY = Gauge "process_resident_memory_bytes" []
         "Physical memory in use.";
     PROCESS_START_TIME = Gauge "process_start_time_seconds" []

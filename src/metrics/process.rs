@@ -79,7 +79,8 @@ impl ProcessInstruments {
 }
 
 fn limit(resource: Resource) -> f64 {
-    getrlimit(resource).current.map_or(f64::INFINITY, |limit| limit as f64)
+    // RLIM_INFINITY, as other clients write it: not every parser takes an infinity.
+    getrlimit(resource).current.unwrap_or(u64::MAX) as f64
 }
 
 /// Linux tells the number of entries as the directory's size from 6.2 on; before that they have to
