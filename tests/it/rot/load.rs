@@ -15,8 +15,11 @@ use crate::harness::{Client, PATIENCE, Server};
 
 const MAX_CONNECTIONS: usize = 60;
 const MAX_CONNECTIONS_PER_IP: usize = 30;
-/// So many rounds last longer than `send_timeout`.
-const DEAF: usize = 3;
+/// Rounds of a second each that last longer than any timeout here.
+const LONG: usize = 4;
+const IDLE: usize = 3;
+/// Far more than the held listener's queue has room for: they are dropped again and again.
+const WAITING: usize = 20;
 /// As they stand in the configuration; the acceptor of `held` is held back.
 const LISTENERS: [&str; 4] = ["raw", "lines", "held", "unix"];
 
@@ -25,6 +28,8 @@ pub struct Load {
     /// What the last round left open.
     held: Vec<Client>,
     silent: Option<Client>,
+    /// Clients that said something once, and are idle until the server ends them.
+    idle: VecDeque<Client>,
     unix: Option<UnixStream>,
     /// Clients that read nothing, until the server has given each of them up.
     deaf: VecDeque<Client>,
@@ -50,12 +55,21 @@ impl Load {
              [[listener]]\nname = \"{unix}\"\naddress = \"unix:{}\"\n\
              [limits]\nmax_connections = {MAX_CONNECTIONS}\n\
              max_connections_per_ip = {MAX_CONNECTIONS_PER_IP}\nfull_message = \"full\"\n\
-             idle_timeout = \"1s\"\nmessage_timeout = \"500ms\"\nsend_timeout = \"1500ms\"\n\
+             idle_timeout = \"3s\"\nmessage_timeout = \"500ms\"\nsend_timeout = \"1500ms\"\n\
              messages_per_turn = 8\n",
             path.display()
         ));
-        let (held, deaf, waiting) = (Vec::new(), VecDeque::new(), Vec::new());
-        Self { server, held, silent: None, unix: None, deaf, waiting, path, _directory: directory }
+        Self {
+            server,
+            held: Vec::new(),
+            silent: None,
+            idle: VecDeque::new(),
+            unix: None,
+            deaf: VecDeque::new(),
+            waiting: Vec::new(),
+            path,
+            _directory: directory,
+        }
     }
 
     pub fn server(&self) -> &Server {
@@ -93,7 +107,7 @@ impl Load {
             silent.reset();
         }
         self.server.eventually("there is room again", |metrics| {
-            metrics.sum("talkback_connections") <= 8.0
+            metrics.sum("talkback_connections") <= (2 * LONG * IDLE) as f64
         });
     }
 
@@ -113,22 +127,26 @@ impl Load {
         unix.write_all(b"hello").unwrap();
         unix.read_exact(&mut [0; 5]).unwrap();
         self.unix = Some(unix);
-        for _ in 0..3 {
+        for _ in 0..IDLE {
             let mut idle = Client::connect(self.raw());
             idle.echo("hello");
-            self.held.push(idle);
+            self.idle.push_back(idle);
         }
+        self.idle.drain(..self.idle.len().saturating_sub(LONG * IDLE));
     }
 
     /// Clients that break the rules, each in a way of its own.
     #[track_caller]
     fn offend(&mut self) {
-        let mut bad = Client::connect(self.raw());
-        bad.send(b"\xff\xfe");
-        bad.expect_end();
-        let mut long = Client::connect(self.lines());
-        long.send("x".repeat(2_000));
-        long.expect_end();
+        // Two of each: enough of all conversations for an alert.
+        for _ in 0..2 {
+            let mut bad = Client::connect(self.raw());
+            bad.send(b"\xff\xfe");
+            bad.expect_end();
+            let mut long = Client::connect(self.lines());
+            long.send("x".repeat(2_000));
+            long.expect_end();
+        }
         let mut reset = Client::connect(self.raw());
         reset.echo("hello");
         reset.reset();
@@ -162,7 +180,7 @@ impl Load {
             }
         }
         self.deaf.push_back(deaf);
-        if self.deaf.len() > DEAF {
+        if self.deaf.len() > LONG {
             self.deaf.pop_front();
         }
     }
@@ -170,7 +188,7 @@ impl Load {
     /// More clients than the held listener lets in, and than the kernel has room for.
     fn fill_the_accept_queue(&mut self) {
         let address = self.server.address_of(2);
-        while self.waiting.len() < 8 {
+        while self.waiting.len() < WAITING {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
             socket.set_nonblocking(true).unwrap();
             // It is under way.
