@@ -69,8 +69,13 @@ impl Prometheus {
             assert_eq!(prometheus.child.try_wait().unwrap(), None, "prometheus has ended");
             prometheus.logged("Server is ready to receive web requests.").is_some()
         });
-        let listening = prometheus.logged("Listening on").expect("it tells where it listens");
-        prometheus.address = listening["address"].as_str().unwrap().parse().unwrap();
+        // Told by another thread of it, before or after.
+        eventually("prometheus tells where it listens", || {
+            let listening = prometheus.logged("Listening on");
+            let address = listening.as_ref().and_then(|event| event["address"].as_str());
+            prometheus.address = address.map_or(prometheus.address, |it| it.parse().unwrap());
+            address.is_some()
+        });
         prometheus
     }
 
