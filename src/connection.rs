@@ -77,8 +77,8 @@ pub(crate) struct Turn<'w> {
     pub(crate) tally: &'w mut Tally,
     /// What is observed of that listener.
     pub(crate) recorders: &'w mut ListenerRecorders,
-    /// When the worker last came out of its wait: what epoll told of then has waited since.
-    pub(crate) began: Instant,
+    /// What is here to receive has been there no longer than since then.
+    pub(crate) there_since: Instant,
     /// Where late replies to this connection go.
     pub(crate) mailbox: &'w Arc<dyn Mailbox>,
     /// The connection's place with its worker, and its generation.

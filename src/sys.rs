@@ -10,6 +10,8 @@ use std::time::Duration;
 /// What is used of the kernel's `struct tcp_info` (linux/tcp.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TcpInfo {
+    /// Whether it listens.
+    pub(crate) is_listening: bool,
     /// On a listening socket: connections that wait to be accepted, now.
     pub(crate) unacked: u32,
     /// On a listening socket: how many may wait, after the clamp to `net.core.somaxconn`.
@@ -24,6 +26,9 @@ pub(crate) struct TcpInfo {
     /// Segments sent again, on this connection.
     pub(crate) retransmits: u32,
 }
+
+/// A state of TCP (net/tcp_states.h).
+const TCP_LISTEN: u8 = 10;
 
 /// getsockopt(2) with `TCP_INFO`.
 ///
@@ -48,6 +53,7 @@ pub(crate) fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
         return Err(io::Error::last_os_error());
     }
     Ok(TcpInfo {
+        is_listening: info.tcpi_state == TCP_LISTEN,
         unacked: info.tcpi_unacked,
         sacked: info.tcpi_sacked,
         send_window: info.tcpi_snd_wnd,

@@ -159,7 +159,7 @@ static KEYS: &[Key] = &[
     key("metrics.connections", Word(SHOW_CONNECTIONS), r#""loopback""#,
         "/connections, which shows who is connected: loopback = if address is a loopback one"),
     key("metrics.allowed_hosts",
-        List("a list of at most 64 host names of 1 to 253 letters, digits, - and ."), "[]",
+        List("a list of at most 64 host names of 1 to 253 letters, digits, -, _ and ."), "[]",
         "Hosts that may ask for /connections besides addresses and localhost (DNS rebinding)"),
 
     key("log.level", Word(LEVELS), r#""info""#,

@@ -255,7 +255,7 @@ fn is_name(name: &str) -> bool {
 
 /// Without port and scheme, which would never match.
 fn is_host(name: &str) -> bool {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     (1..=MAX_HOST_BYTES).contains(&name.len()) && name.bytes().all(fits)
 }
 
@@ -334,7 +334,7 @@ mod tests {
             Config { metrics, ..Config::default() }
         };
         let long = "h".repeat(254);
-        for bad in ["", "a:1", "http://a", "a_b", "*.a", "é", "a\n", "[::1]", &long] {
+        for bad in ["", "a:1", "http://a", "a b", "*.a", "é", "a\n", "[::1]", &long] {
             check(&with(vec!["a".to_owned(), bad.to_owned()]), &["metrics.allowed_hosts: "]);
         }
         let longest = "h".repeat(253);

@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
-use crate::metrics::MEASURED;
+use crate::metrics::{CloseReason, MEASURED};
 
 use super::{Connection, Phase, Turn};
 
@@ -69,7 +69,7 @@ impl Connection {
             self.note_answered(now, turn);
         } else if MEASURED && self.messages != before.messages {
             // A newcomer was not there yet.
-            let since = turn.began.max(self.times.accepted);
+            let since = turn.there_since.max(self.times.accepted);
             if self.is_answered() {
                 turn.recorders.respond.observe_time(now.saturating_duration_since(since));
             } else {
@@ -81,10 +81,19 @@ impl Connection {
         }
     }
 
-    /// Whether the kernel has the replies to everything that was received whole. Replies thrown
-    /// away are not owed any more, and were never given.
+    /// Whether the kernel has the replies to everything that was received whole. Replies that were
+    /// thrown away, or that the responder never gave, are not owed any more and do not count.
     fn is_answered(&self) -> bool {
-        !self.is_stopped && !self.owes() && self.discarded_bytes == 0
+        let is_given_up = match self.phase {
+            Phase::Reading => false,
+            Phase::Flushing(reason) | Phase::Lingering(reason) => matches!(
+                reason,
+                CloseReason::ResponderTimeout
+                    | CloseReason::ResponderError
+                    | CloseReason::ResponderPanic
+            ),
+        };
+        !self.is_stopped && !self.owes() && self.discarded_bytes == 0 && !is_given_up
     }
 
     /// Observes how long what was received waited for its replies, once the kernel has all of

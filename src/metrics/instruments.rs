@@ -150,6 +150,11 @@ impl Instruments {
         is_tcp.then(|| self.families.accept_wait(name))
     }
 
+    /// Counts what the socket of that listener has dropped until it closes.
+    pub fn count_drops(&self, listener: usize, drops: u32) {
+        self.kernel.count_drops(listener, drops);
+    }
+
     /// Counts an answer of the sidecar.
     pub fn count_scrape(&self, path: &str, code: &str) {
         self.scrapes.with_label_values(&[path, code]).inc();

@@ -32,6 +32,18 @@ struct Drops {
     last: Mutex<u32>,
 }
 
+impl Drops {
+    fn count(&self, now: u32) {
+        let mut last = self.last.lock();
+        let grown = now.wrapping_sub(*last);
+        // What an acceptor counts at its close may overtake what a scrape has just read.
+        if grown < 1 << 31 {
+            self.total.inc_by(grown.into());
+            *last = now;
+        }
+    }
+}
+
 impl KernelInstruments {
     /// `listeners` are names, and whether each is of TCP.
     pub(super) fn register(
@@ -63,9 +75,14 @@ impl KernelInstruments {
         self.queue_length.with_label_values(&[name]).set(reading.queue_length.into());
         self.queue_limit.with_label_values(&[name]).set(reading.queue_limit.into());
         if let Some(drops) = drops {
-            let mut last = drops.last.lock();
-            drops.total.inc_by(reading.drops.wrapping_sub(*last).into());
-            *last = reading.drops;
+            drops.count(reading.drops);
+        }
+    }
+
+    /// Counts what a listener's socket has dropped by now; nothing of a Unix socket.
+    pub(super) fn count_drops(&self, listener: usize, drops: u32) {
+        if let (_, Some(counted)) = &self.drops[listener] {
+            counted.count(drops);
         }
     }
 
@@ -98,10 +115,11 @@ mod tests {
     #[test]
     fn drops_go_on_where_the_kernels_count_wraps() {
         let instruments = KernelInstruments::register(&Registry::new(), &[("main", true)]).unwrap();
-        for drops in [3, u32::MAX - 1, u32::MAX, 1] {
+        for drops in [3, 1 << 30, 1 << 31, 3 << 30, u32::MAX, 1, u32::MAX] {
             instruments.show(0, reading(drops));
         }
         let (_, drops) = &instruments.drops[0];
+        // The last one was read before the one that came before it.
         assert_eq!(drops.as_ref().unwrap().total.get(), (1 << 32) + 1);
     }
 

@@ -30,7 +30,7 @@ pub struct ListenerInstruments {
 /// What one worker observes of one listener's connections.
 #[derive(Debug)]
 pub struct ListenerRecorders {
-    /// From the worker's wake until the kernel has all replies to what was there.
+    /// From a message until the kernel has its replies, with the wait for a busy worker.
     pub respond: Recorder,
     /// The size of each message, in bytes.
     pub message_bytes: Recorder,

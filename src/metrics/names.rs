@@ -83,7 +83,7 @@ metrics! {
     INBOX_WAIT = Histogram "talkback_inbox_wait_seconds" []
         "From accept(2) to the worker's first touch.";
     RESPOND = Histogram "talkback_respond_seconds" ["listener"]
-        "From the worker's wake to the kernel's having taken all replies to what was there.";
+        "From a message to the kernel's having taken its replies, with the wait for a busy worker.";
     LISTEN_QUEUE_LENGTH = Gauge "talkback_listen_queue_length" ["listener"]
         "Connections in the kernel's accept queue now; not for Unix sockets.";
     LISTEN_QUEUE_LIMIT = Gauge "talkback_listen_queue_limit" ["listener"]

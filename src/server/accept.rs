@@ -132,7 +132,8 @@ impl Gate {
     pub(super) fn reading(&self) -> Option<ListenReading> {
         let socket = self.socket.lock();
         let socket = socket.as_ref().filter(|_| self.is_tcp)?;
-        let info = sys::tcp_info(socket.as_fd()).ok()?;
+        // A stop has shut it down, and its acceptor is about to close it.
+        let info = sys::tcp_info(socket.as_fd()).ok().filter(|info| info.is_listening)?;
         let drops = sys::drops(socket.as_fd()).ok()?;
         Some(ListenReading { queue_length: info.unacked, queue_limit: info.sacked, drops })
     }
@@ -162,6 +163,9 @@ impl Acceptor {
         // Another panic here resets what is still queued, but no more than that.
         let _ = catch_unwind(AssertUnwindSafe(|| self.empty_queue(&mut round)));
         self.gate.socket.lock().take();
+        if let Ok(drops) = sys::drops(self.socket.as_fd()) {
+            self.instruments.count_drops(self.listener, drops);
+        }
     }
 
     fn accept_until_closing(&mut self, round: &mut usize) {

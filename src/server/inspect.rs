@@ -16,7 +16,7 @@ use crate::connection::Snapshot;
 use crate::sidecar::{Access, Query, Sort};
 
 use super::lifecycle::Lifecycle;
-use super::pool::Pool;
+use super::pool::{Pool, Seat};
 use page::{Report, Standing};
 
 /// How long a worker has to answer.
@@ -150,12 +150,7 @@ impl Inspector {
                     found.extend(answer.found.into_iter().map(|found| (worker, found)));
                     Standing { connections: answer.connections, answered: true }
                 }
-                None => {
-                    let connections = seat.load();
-                    // One that has ended does not answer, and is not stalled.
-                    let answered = connections == 0 && self.lifecycle.drain_until().is_some();
-                    Standing { connections, answered }
-                }
+                None => Standing { connections: seat.load(), answered: self.has_ended(seat) },
             };
             workers.push(standing);
         }
@@ -169,11 +164,16 @@ impl Inspector {
         page::write(&report, Instant::now())
     }
 
+    /// A worker that a drain has ended does not answer, and is not stalled.
+    fn has_ended(&self, seat: &Seat) -> bool {
+        seat.load() == 0 && self.lifecycle.drain_until().is_some()
+    }
+
     /// The answers that came in time, by worker.
     fn ask(&self, query: Query, until: Instant) -> Vec<Option<Answer>> {
         let seats = self.pool.seats();
         let (sender, receiver) = bounded(seats.len());
-        for (worker, seat) in seats.iter().enumerate() {
+        for (worker, seat) in seats.iter().enumerate().filter(|(_, seat)| !self.has_ended(seat)) {
             seat.ask(Question { worker, query, until, answers: sender.clone() });
         }
         // From here on only the questions hold it: it ends when none is left.

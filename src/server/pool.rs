@@ -49,7 +49,8 @@ pub(super) enum Refusal {
 pub(super) struct Seat {
     arrivals: Sender<Seated>,
     replies: Sender<LateReply>,
-    questions: Sender<Question>,
+    /// The worker's end too: a question that it has not taken makes room for a newer one.
+    questions: (Sender<Question>, Receiver<Question>),
     doorbell: Doorbell<mio::Waker>,
     origin: Instant,
     instruments: Arc<Instruments>,
@@ -86,7 +87,7 @@ impl Seat {
         let seat = Self {
             arrivals,
             replies,
-            questions,
+            questions: (questions, questions_end.clone()),
             doorbell: Doorbell::new(waker),
             origin,
             instruments,
@@ -131,9 +132,11 @@ impl Seat {
     }
 
     pub(super) fn reading(&self, now: Instant) -> WorkerReading {
+        let turn = self.turn(now);
         WorkerReading {
-            busy: Duration::from_nanos(self.busy_nanoseconds.load(Ordering::Relaxed)),
-            turn: self.turn(now),
+            // The running turn is work too, or a stalled worker would look idle.
+            busy: Duration::from_nanos(self.busy_nanoseconds.load(Ordering::Relaxed)) + turn,
+            turn,
             connections: self.load(),
             inbox_connections: self.arrivals.len(),
             yields: self.yields.load(Ordering::Relaxed),
@@ -161,10 +164,12 @@ impl Seat {
         self.is_abandoned.load(Ordering::SeqCst)
     }
 
-    /// Asks the worker, unless an earlier question still lies there: then it has not looked since,
-    /// and would not look now.
+    /// Asks the worker. Who asked before and has no answer yet gets none.
     pub(super) fn ask(&self, question: Question) {
-        if self.questions.try_send(question).is_ok() {
+        let (questions, untaken) = &self.questions;
+        // Whether there is one is for the channel to say.
+        let _ = untaken.try_recv();
+        if questions.try_send(question).is_ok() {
             self.doorbell.ring();
         }
     }

@@ -42,6 +42,9 @@ const EVENTS: usize = 1024;
 /// Taken from each inbox between two waits, so that a flood does not hold up conversations.
 const INBOX_ITEMS_A_TURN: usize = 128;
 
+/// A wait for events that are there already takes no longer.
+const WITHOUT_SLEEP: Duration = Duration::from_micros(10);
+
 /// What all workers look at.
 pub(super) struct Shared {
     pub(super) instruments: Arc<Instruments>,
@@ -76,6 +79,10 @@ pub(super) struct Worker {
     reclaim: Reclaim,
     /// When it last came out of its wait.
     began: Instant,
+    /// When it last lay down.
+    lay_down: Instant,
+    /// What epoll told of last has been there no longer than since then.
+    there_since: Instant,
     /// An answer under way to who wants to see the connections.
     survey: Option<Survey>,
     is_draining: bool,
@@ -122,7 +129,9 @@ impl Worker {
             outgoing: Outgoing::default(),
             reclaim: Reclaim::default(),
             in_turn: None,
-            began: Instant::now(),
+            began: origin,
+            lay_down: origin,
+            there_since: origin,
             survey: None,
             is_draining: false,
         }
@@ -150,10 +159,7 @@ impl Worker {
             self.settle();
             let wait = self.lie_down();
             let polled = self.poll.poll(&mut events, wait);
-            self.seat.doorbell().get_up();
-            let began = Instant::now();
-            self.began = began;
-            self.seat.begin_turn(began);
+            let began = self.get_up();
             match polled {
                 Ok(()) => events.iter().for_each(|event| self.take_event(event)),
                 // A stop and a continue interrupt the wait; there are no events then.
@@ -173,9 +179,22 @@ impl Worker {
         self.seat.end_turn(self.began.elapsed());
     }
 
+    /// Says that this worker is up, and since when what woke it may have been there: if it slept,
+    /// it was woken at once; if not, that came while it was last at work.
+    fn get_up(&mut self) -> Instant {
+        self.seat.doorbell().get_up();
+        let began = Instant::now();
+        let has_slept = began.saturating_duration_since(self.lay_down) > WITHOUT_SLEEP;
+        self.there_since = if has_slept { began } else { self.began };
+        self.began = began;
+        self.seat.begin_turn(began);
+        began
+    }
+
     /// Says that this worker waits, and for how long it may.
     fn lie_down(&mut self) -> Option<Duration> {
         let now = Instant::now();
+        self.lay_down = now;
         self.seat.end_turn(now.saturating_duration_since(self.began));
         if !self.run_again.is_empty() {
             return Some(Duration::ZERO);
@@ -219,7 +238,7 @@ impl Worker {
             outgoing: &mut self.outgoing,
             tally: &mut self.tallies[listener],
             recorders: &mut self.recorders.listeners[listener],
-            began: self.began,
+            there_since: self.there_since,
             mailbox: &self.mailbox,
             place: (slot, entry.generation),
             panics: &self.shared.instruments.worker_panics,

@@ -205,6 +205,7 @@ fn host_of(authority: &str) -> Option<&str> {
 #[derive(Default)]
 struct Fields {
     brings_body: bool,
+    has_host: bool,
     host: Option<String>,
 }
 
@@ -228,10 +229,14 @@ impl Fields {
             }
             self.brings_body |= value.iter().any(|&digit| digit != b'0');
         } else if name.eq_ignore_ascii_case(b"host") {
-            let host = str::from_utf8(value).ok().and_then(host_of).ok_or(Rejection::Malformed)?;
             // Of two, nobody could say which one a browser or a proxy went by.
-            if self.host.replace(host.to_owned()).is_some() {
+            if std::mem::replace(&mut self.has_host, true) {
                 return Err(Rejection::Malformed);
+            }
+            // An empty one names none, which RFC 9112, section 3.2, allows.
+            if !value.is_empty() {
+                let host = str::from_utf8(value).ok().and_then(host_of);
+                self.host = Some(host.ok_or(Rejection::Malformed)?.to_owned());
             }
         }
         Ok(())
@@ -325,6 +330,10 @@ mod tests {
             let head = format!("GET / HTTP/1.1\r\nhOST:{field}\r\n\r\n");
             check(head.as_bytes(), &full("GET", "/", "", Some(host)));
         }
+        for field in ["", " \t"] {
+            let head = format!("GET / HTTP/1.1\r\nHost:{field}\r\n\r\n");
+            check(head.as_bytes(), &full("GET", "/", "", None));
+        }
         let both = b"GET http://h:1/ HTTP/1.1\r\nHost: x\r\n\r\n";
         check(both, &full("GET", "/", "", Some("h")));
     }
@@ -332,9 +341,8 @@ mod tests {
     #[test]
     fn a_host_that_is_none_or_two_is_refused() {
         for fields in [
-            "Host:",
-            "Host: \t",
             "Host: a b",
+            "Host:\r\nHost: a",
             "Host: a\r\nHost: a",
             "Host: a:x",
             "Host: a:123456",

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::LogLevel;
 use crate::connection::{Connection, Conversation, Ending, Totals, peer_name};
-use crate::metrics::CloseReason;
+use crate::metrics::{CloseReason, WorkerRecorders};
 
 use super::{Seated, Worker};
 
@@ -25,13 +25,13 @@ impl Worker {
             self.shared.instruments.worker_panics.inc();
         }
         let line = CloseLine::of(&entry.connection, ending.reason);
-        self.observe_end(&entry.connection);
         {
             // Until its place is given back: a stop that abandons this worker counts what is open.
             let Some(_counted_once) = self.seat.begin_close() else { return };
             // Taken over, so that it is dropped before the guard.
             let entry = entry;
             let connection = &entry.connection;
+            observe_end(&mut self.recorders, connection);
             let listener = connection.conversation().listener;
             self.reclaim.note_pending(self.tallies[listener].pending_bytes);
             self.shared.instruments.listener(listener).take(&mut self.tallies[listener]);
@@ -43,16 +43,6 @@ impl Worker {
         // Last: where the library's user logs in a way that hangs or panics, nothing is owed any
         // more.
         line.log(self.shared.close_level);
-    }
-
-    fn observe_end(&mut self, connection: &Connection) {
-        let recorders = &mut self.recorders.listeners[connection.conversation().listener];
-        recorders.connection_duration.observe_time(connection.accepted().elapsed());
-        if let Some(path) = &mut recorders.path
-            && let Some((rtt, retransmits)) = connection.path()
-        {
-            path.count(rtt, retransmits);
-        }
     }
 
     /// Tells the registry what was counted since the last time.
@@ -106,6 +96,17 @@ impl Worker {
         let slot = self.seat(seated);
         let ending = Ending { reason: CloseReason::WorkerPanic, is_reset: false };
         self.close(slot, ending);
+    }
+}
+
+/// Its life, and what the kernel knows of its path.
+fn observe_end(recorders: &mut WorkerRecorders, connection: &Connection) {
+    let recorders = &mut recorders.listeners[connection.conversation().listener];
+    recorders.connection_duration.observe_time(connection.accepted().elapsed());
+    if let Some(path) = &mut recorders.path
+        && let Some((rtt, retransmits)) = connection.path()
+    {
+        path.count(rtt, retransmits);
     }
 }
 

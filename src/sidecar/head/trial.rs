@@ -100,13 +100,14 @@ fn conclusion(lines: &[String]) -> Progress {
             "transfer-encoding" => body = true,
             "content-length" if !counts => return Progress::Refused(Rejection::Malformed),
             "content-length" => body |= value.contains(|c| c != '0'),
-            "host" => hosts.push(host(value)),
+            "host" if value.is_empty() => hosts.push(Some(None)),
+            "host" => hosts.push(host(value).map(Some)),
             _ => {}
         }
     }
     match hosts.as_slice() {
         [] => {}
-        [Some(host)] => request.host = request.host.or(Some(host.clone())),
+        [Some(host)] => request.host = request.host.or(host.clone()),
         _ => return Progress::Refused(Rejection::Malformed),
     }
     match request.method.as_str() {

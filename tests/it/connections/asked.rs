@@ -83,9 +83,10 @@ fn a_page_from_elsewhere_whose_name_was_pointed_here_sees_nothing() {
         check_host(&server, &format!("{host}:{port}"), 403, "metrics.allowed_hosts");
     }
     assert_eq!(answered(&server, 403), 4.0);
-    // Nor by two names, of which one is right, nor by none; who sends no name is no browser.
-    for host in ["localhost\r\nHost: rebind.example", "", "a b", "localhost:"] {
-        let status = if host == "localhost:" { 200 } else { 400 };
+    // Nor by two names, of which one is right, nor by what is none; who sends no name is no browser.
+    for (host, status) in
+        [("localhost\r\nHost: rebind.example", 400), ("a b", 400), ("", 200), ("localhost:", 200)]
+    {
         check_host(&server, host, status, "");
     }
     assert_eq!(ask(&server, "GET /connections HTTP/1.0\r\n\r\n").0, 200);
@@ -93,7 +94,7 @@ fn a_page_from_elsewhere_whose_name_was_pointed_here_sees_nothing() {
     let scrape = "GET /metrics HTTP/1.1\r\nHost: rebind.example\r\n\r\n";
     assert_eq!(ask(&server, scrape).0, 200);
     let malformed = "talkback_scrapes_rejected_total{reason=\"malformed\"}";
-    assert_eq!(server.metrics().get(malformed), 3.0);
+    assert_eq!(server.metrics().get(malformed), 2.0);
 }
 
 #[test]
