@@ -115,13 +115,19 @@ pub(super) fn access(metrics: &Metrics) -> Access {
     let is_public = metrics.address.is_some_and(|address| Address::Ip(address).is_public());
     let closed = match metrics.connections {
         ShowConnections::Loopback if is_public => Some(
-            "this page shows who is connected, and only where metrics.address is a loopback one; \
-             metrics.connections = \"always\" would show it here",
+            "/connections shows who is connected, and only where metrics.address is a loopback \
+             one; metrics.connections = \"always\" would show it here",
         ),
-        ShowConnections::Never => Some("metrics.connections = \"never\" turns this page off"),
+        ShowConnections::Never => Some("metrics.connections = \"never\" turns /connections off"),
         ShowConnections::Loopback | ShowConnections::Always => None,
     };
     Access { closed: closed.map(str::to_owned), allowed_hosts: metrics.allowed_hosts.clone() }
+}
+
+/// A host's name if it needs no escape anywhere, else nothing.
+fn written_plainly(name: String) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-';
+    if name.bytes().all(is_plain) { name } else { String::new() }
 }
 
 /// Asks the workers of a server.
@@ -130,11 +136,14 @@ pub(super) struct Inspector {
     lifecycle: Arc<Lifecycle>,
     /// Their names, in the order of the config.
     listeners: Vec<String>,
+    /// The machine's name, which tells pages of several servers apart.
+    host: String,
 }
 
 impl Inspector {
     pub(super) fn new(pool: Pool, lifecycle: Arc<Lifecycle>, listeners: Vec<String>) -> Self {
-        Self { pool, lifecycle, listeners }
+        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        Self { pool, lifecycle, listeners, host: written_plainly(name) }
     }
 
     /// The page as of now. Takes as long as the slowest worker that answers, and at most
@@ -160,7 +169,15 @@ impl Inspector {
         });
         found.truncate(query.limit);
         let draining = self.lifecycle.is_stopping();
-        let report = Report { query, draining, workers, found, listeners: &self.listeners };
+        let report = Report {
+            host: &self.host,
+            pid: std::process::id(),
+            query,
+            draining,
+            workers,
+            found,
+            listeners: &self.listeners,
+        };
         page::write(&report, Instant::now())
     }
 

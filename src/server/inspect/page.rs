@@ -1,5 +1,6 @@
 //! The page of `/connections` in JSON. Written by hand, because nothing that stands in it needs an
-//! escape: numbers, addresses, words of ours, and names of listeners, which are `[a-z0-9-]`.
+//! escape: numbers, addresses, words of ours, names of listeners, which are `[a-z0-9-]`, and the
+//! host's, which is taken only if it is as plain.
 
 use std::fmt::{self, Write};
 use std::time::{Duration, Instant};
@@ -11,6 +12,9 @@ use super::Found;
 
 /// Everything that the page tells.
 pub(super) struct Report<'a> {
+    /// Which server this is.
+    pub(super) host: &'a str,
+    pub(super) pid: u32,
     pub(super) query: Query,
     pub(super) draining: bool,
     pub(super) workers: Vec<Standing>,
@@ -33,13 +37,14 @@ pub(super) fn write(report: &Report<'_>, now: Instant) -> Vec<u8> {
 }
 
 fn write_report(out: &mut String, report: &Report<'_>, now: Instant) -> fmt::Result {
-    let Report { query, draining, workers, found, .. } = report;
+    let Report { host, pid, query, draining, workers, found, .. } = report;
     let answered = workers.iter().filter(|worker| worker.answered);
     let total: usize = answered.map(|worker| worker.connections).sum();
     let (sort, limit) = (query.sort.as_str(), query.limit);
+    write!(out, r#"{{"host":"{host}","pid":{pid},"#)?;
     write!(
         out,
-        r#"{{"sort":"{sort}","limit":{limit},"total":{total},"draining":{draining},"workers":["#
+        r#""sort":"{sort}","limit":{limit},"total":{total},"draining":{draining},"workers":["#
     )?;
     let mut comma = "";
     for (worker, Standing { connections, answered }) in workers.iter().enumerate() {

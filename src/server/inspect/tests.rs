@@ -172,6 +172,8 @@ fn the_page_is_json_with_every_field() {
     // Its worker read the clock after the one who asked.
     let newer = Found { generation: 1, snapshot: snapshot(now + Duration::from_secs(1)) };
     let report = Report {
+        host: "web-3.example",
+        pid: 4711,
         query: Query { sort: Sort::Sent, limit: 7 },
         draining: true,
         workers: vec![
@@ -184,6 +186,7 @@ fn the_page_is_json_with_every_field() {
     let written = page::write(&report, now);
     let page: serde_json::Value = serde_json::from_slice(&written).unwrap();
     let expected = serde_json::json!({
+        "host": "web-3.example", "pid": 4711,
         "sort": "sent", "limit": 7, "total": 2, "draining": true,
         "workers": [
             {"worker": 0, "connections": 2, "answered": true},
@@ -208,6 +211,19 @@ fn the_page_is_json_with_every_field() {
 }
 
 #[test]
+fn a_hosts_name_that_would_need_an_escape_is_left_out() {
+    #[track_caller]
+    fn check(name: &str, expected: &str) {
+        assert_eq!(written_plainly(name.to_owned()), expected);
+    }
+    check("Web-3.example", "Web-3.example");
+    check("", "");
+    for name in ["a\"b", "a b", "a\\", "(none)", "zürich", "a_b", "<b>"] {
+        check(name, "");
+    }
+}
+
+#[test]
 fn the_page_is_open_where_the_operator_says_so() {
     #[track_caller]
     fn check(connections: ShowConnections, address: &str, expected: Option<&str>) {
@@ -215,7 +231,10 @@ fn the_page_is_open_where_the_operator_says_so() {
         let access = access(&Metrics { address, connections, ..Metrics::default() });
         match expected {
             None => assert_eq!(access.closed, None),
-            Some(content) => assert!(access.closed.unwrap().contains(content)),
+            Some(content) => {
+                let told = access.closed.unwrap();
+                assert!(told.contains(content) && told.contains("/connections"), "{told}");
+            }
         }
     }
     let always = Some("metrics.connections = \"always\"");
