@@ -16,6 +16,7 @@ const SCRIPT: &str = concat!(
     include_str!("status/format.js"),
     include_str!("status/figures.js"),
     include_str!("status/findings.js"),
+    include_str!("status/past.js"),
     include_str!("status/charts.js"),
     include_str!("status/tables.js"),
     include_str!("status/page.js"),

@@ -89,7 +89,7 @@ class Chart {
     #points = [];
     #pointed = null;
 
-    // options: title, series of {name, value(figures)}, format, isLog, base.
+    // options: title, series of {name, value(figures), text?(figures)}, format, isLog, base.
     constructor(figure, options) {
         this.#figure = figure;
         this.#options = options;
@@ -148,7 +148,7 @@ class Chart {
             const line = { class: `line line-${index + 1}`, d: linePath(points, x, y) };
             this.#svg.append(svgElement("path", line));
         }
-        this.#tell(lines, x);
+        this.#tell(x);
     }
 
     #grid(scale, y, width) {
@@ -163,7 +163,7 @@ class Chart {
     }
 
     // The legend: the values at the pointer, else the last ones.
-    #tell(lines, x) {
+    #tell(x) {
         const { title, series, format } = this.#options;
         let index = this.#points.length - 1;
         this.#note.textContent = "";
@@ -177,7 +177,8 @@ class Chart {
             const line = { class: "pointer", d: `M${x(at)} ${CHART_TOP}V${bottom}` };
             this.#svg.append(svgElement("path", line));
         }
-        const told = lines.map((points) => format(points[index].value));
+        const { figures } = this.#points[index];
+        const told = series.map(({ value, text }) => text?.(figures) ?? format(value(figures)));
         for (const [at, text] of told.entries()) {
             this.#legend[at].textContent = text;
         }

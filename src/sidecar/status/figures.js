@@ -6,6 +6,7 @@ function measure(change) {
     const { now } = change;
     return {
         build: now.all("talkback_build_info")[0]?.labels ?? new Map(),
+        seconds: change.seconds,
         draining: now.sum("talkback_draining") === 1,
         socket: measureSockets(change),
         queue: measureQueue(change),
@@ -59,6 +60,8 @@ function measureQueue(change, labels = {}) {
         limit: change.now.sum("talkback_listen_queue_limit", labels),
         drops: counted(change, "talkback_listen_drops_total", labels),
         wait: change.quantiles("talkback_accept_wait_seconds", labels, [0.5, 0.9, 0.99]),
+        // Seconds of waiting in a second: the part of the time in which max_accept_rate held.
+        held: change.rate("talkback_accept_held_seconds_total", labels),
     };
 }
 
@@ -73,6 +76,7 @@ function measureReplies(change, labels = {}) {
     return {
         respond: change.quantiles("talkback_respond_seconds", labels, [0.5, 0.9, 0.99]),
         pending: change.now.sum("talkback_pending_bytes", labels),
+        leastPending: change.least("talkback_pending_bytes", labels),
         messages: change.rate("talkback_messages_total", labels),
         replies: change.rate("talkback_replies_total", labels),
         received: change.rate("talkback_received_bytes_total", labels),

@@ -80,6 +80,33 @@ function duration(seconds) {
     return `${Math.floor(seconds / 86_400)} d ${two((seconds % 86_400) / 3600)} h`;
 }
 
+// A span that needs no fraction.
+function whole(seconds) {
+    return duration(Math.round(seconds)).replace(".0", "");
+}
+
+// An estimate out of buckets is worth two digits: 12 µs, 4.0 ms, 28 s.
+function roughly(seconds) {
+    const value = Number(seconds.toPrecision(2));
+    const [unit, name] = value < 1e-3 ? [1e-6, "µs"] : value < 1 ? [1e-3, "ms"] : [1, "s"];
+    const size = value / unit;
+    return `${round(size, size < 9.95 && size > 0 ? 1 : 0)} ${name}`;
+}
+
+// A wait as its histogram knows it: also "≤ 4 ms" and "> 60 s".
+function waited(estimate) {
+    if (estimate === null) {
+        return NONE;
+    }
+    const { seconds, side, bound } = estimate;
+    return side === "" ? roughly(seconds) : `${side} ${roughly(bound).replace(".0", "")}`;
+}
+
+// The kernel queues one connection more than its limit says.
+function queueLimit(length, limit) {
+    return length > limit ? `${count(limit)} + 1` : count(limit);
+}
+
 function clock(milliseconds) {
     const date = new Date(milliseconds);
     const two = (value) => String(value).padStart(2, "0");

@@ -3,20 +3,27 @@
 // The running page: asks once a second while it is seen, and paints what it was told.
 const INTERVAL_MS = 1000;
 const PATIENCE_MS = 4000;
-const ROWS = 10;
-const SILENT = "no answer";
 const PERCENTILES = ["p50", "p90", "p99"];
 
 const timeline = new Timeline();
+const past = new Past();
+const openedAt = Date.now();
 let lastAnswer = null;
 let restartedAt = null;
+let wasDraining = false;
+// Which server this is: what it says of itself, else the address that the page came from.
+let server = { host: location.host, pid: null };
 // Why /connections is not shown; asked again only when the server has been away.
 let refused = null;
 // A page opened in the background asks once, so that it is not empty.
 let timer = setTimeout(poll, 0);
 
 const percentilesOf = (wait) => {
-    return PERCENTILES.map((name, at) => ({ name, value: (figures) => wait(figures)[at] }));
+    return PERCENTILES.map((name, at) => ({
+        name,
+        value: (figures) => wait(figures)[at]?.seconds ?? null,
+        text: (figures) => waited(wait(figures)[at]),
+    }));
 };
 const charts = [
     ["chart-messages", "Messages / s", rate, false, [
@@ -50,10 +57,10 @@ const listeners = new Table(document.getElementById("listeners"), [
     { label: "in / s", kind: number, text: ({ reply }) => bytes(reply.received) },
     { label: "out / s", kind: number, text: ({ reply }) => bytes(reply.sent) },
     { label: "pending", kind: number, text: ({ reply }) => bytes(reply.pending) },
-    { label: "queued", kind: number, text: ({ queue }) => ofLimit(queue.length, queue.limit) },
+    { label: "queued", kind: number, text: ({ queue }) => ofQueue(queue) },
     { label: "drops", kind: number, text: ({ queue }) => count(queue.drops.total) },
-    { label: "accept p99", kind: number, text: ({ queue }) => duration(queue.wait[2]) },
-    { label: "respond p99", kind: number, text: ({ reply }) => duration(reply.respond[2]) },
+    { label: "accept p99", kind: number, text: ({ queue }) => waited(queue.wait[2]) },
+    { label: "respond p99", kind: number, text: ({ reply }) => waited(reply.respond[2]) },
 ]);
 const workers = new Table(document.getElementById("workers"), [
     { label: "worker", text: ({ worker }) => worker },
@@ -65,8 +72,8 @@ const workers = new Table(document.getElementById("workers"), [
 ]);
 const reasonColumns = (label) => [
     { label, text: ({ reason }) => reason },
-    { label: "total", kind: number, text: ({ total }) => count(total) },
-    { label: "/ s", kind: number, text: (row) => rate(row.rate) },
+    { label: "total", kind: number, text: ({ total, unit }) => (unit ?? count)(total) },
+    { label: "/ s", kind: number, text: (row) => (row.unit ?? rate)(row.rate) },
 ];
 const closes = new Table(document.getElementById("closes"), [
     ...reasonColumns("closed as"),
@@ -88,9 +95,19 @@ const connectionColumns = [
 ];
 const busiest = new Table(document.getElementById("busiest"), connectionColumns);
 const oldest = new Table(document.getElementById("oldest"), connectionColumns);
+const mostPending = new Table(document.getElementById("pending"), connectionColumns);
 
 function ofLimit(value, limit) {
     return value === null ? NONE : `${count(value)} / ${count(limit)}`;
+}
+
+function ofQueue({ length, limit }) {
+    return length === null ? NONE : `${count(length)} / ${queueLimit(length, limit)}`;
+}
+
+function largest(values) {
+    const known = values.filter((value) => value !== null);
+    return known.length === 0 ? null : Math.max(...known);
 }
 
 // ---- painting ----
@@ -99,6 +116,10 @@ function paintHead(figures, at) {
     const label = (name) => figures.build.get(name) ?? NONE;
     put("build", `${label("version")} · rustc ${label("rustc")}`);
     put("time", clock(at));
+    const { host, pid } = server;
+    put("host", pid === null ? host : `${host}, pid ${pid}`);
+    const { seconds } = figures;
+    put("window", whole(Math.max(seconds ?? 0, 10)));
     const { started } = figures.process;
     put("uptime", started === null ? NONE : duration(Math.max(at / 1000 - started, 0)));
 }
@@ -114,22 +135,13 @@ function paintChain({ socket, queue, inbox, workers: all, reply, listeners: rows
     put("socket-open", count(socket.open));
     put("socket-limit", `of ${count(socket.limit)}`);
     put("socket-new", rate(socket.accepted));
-    put("socket-rtt", duration(socket.rtt[0]));
+    put("socket-rtt", waited(socket.rtt[0]));
     put("socket-retransmits", rate(socket.retransmits));
-    const full = fullest(rows);
-    put("queue-length", count(full?.queue.length ?? null));
-    put("queue-limit", full === undefined ? "" : `of ${count(full.queue.limit)}, ${full.listener}`);
-    put("queue-p50", duration(queue.wait[0]));
-    put("queue-p99", duration(queue.wait[2]));
-    put("queue-drops", count(queue.drops.total));
+    paintQueue(queue, rows);
     put("inbox-length", count(inbox.length));
-    put("inbox-p50", duration(inbox.wait[0]));
-    put("inbox-p90", duration(inbox.wait[1]));
-    put("inbox-p99", duration(inbox.wait[2]));
-    const largest = (values) => {
-        const known = values.filter((value) => value !== null);
-        return known.length === 0 ? null : Math.max(...known);
-    };
+    put("inbox-p50", waited(inbox.wait[0]));
+    put("inbox-p90", waited(inbox.wait[1]));
+    put("inbox-p99", waited(inbox.wait[2]));
     const busy = all.map((worker) => worker.busy).filter((value) => value !== null);
     const sum = (values) => values.reduce((total, value) => total + value, 0);
     put("worker-busy", busy.length === 0 ? NONE : share(sum(busy) / busy.length));
@@ -138,10 +150,24 @@ function paintChain({ socket, queue, inbox, workers: all, reply, listeners: rows
     put("worker-turn", duration(largest(all.map(({ turn }) => turn))));
     const yields = all.map((worker) => worker.yields).filter((value) => value !== null);
     put("worker-yields", yields.length === 0 ? NONE : rate(sum(yields)));
-    put("reply-p50", duration(reply.respond[0]));
-    put("reply-p99", duration(reply.respond[2]));
+    put("reply-p50", waited(reply.respond[0]));
+    put("reply-p99", waited(reply.respond[2]));
     put("reply-pending", bytes(reply.pending));
     put("reply-rate", rate(reply.replies));
+}
+
+function paintQueue(queue, rows) {
+    const full = fullest(rows);
+    put("queue-length", count(full?.queue.length ?? null));
+    const limit = full === undefined ? "" : `limit ${count(full.queue.limit)} + 1`;
+    const some = limit === "" ? "" : `${limit}, ${full.listener}`;
+    put("queue-limit", full?.queue.length === 0 ? "all empty" : some);
+    put("queue-p50", waited(queue.wait[0]));
+    put("queue-p99", waited(queue.wait[2]));
+    put("queue-drops", count(queue.drops.total));
+    const held = largest(rows.map((row) => row.queue.held));
+    document.getElementById("queue-held-row").hidden = !(held > 0);
+    put("queue-held", `held ${share(held === null ? null : Math.min(held, 1))}`);
 }
 
 function paintReasons(figures) {
@@ -151,29 +177,32 @@ function paintReasons(figures) {
     closes.fill(seen.map((row) => ({ ...row, part: part(row) })), ({ reason }) => {
         return FAILURES.has(reason) ? "failure" : "";
     });
-    fold("closes-quiet", figures.closes, "close reason", "close reasons");
+    fold("closes-quiet", figures.closes, "reason");
     const named = (what, rows) => rows.map((row) => ({ ...row, reason: `${what}${row.reason}` }));
     const others = [
-        ...figures.rejections,
+        ...named("client rejected: ", figures.rejections),
         ...named("accept error: ", figures.acceptErrors),
         ...named("late reply: ", figures.refusals),
         ...named("sidecar: ", figures.scrapesRejected),
         { reason: "panics caught", ...figures.panics },
         { reason: "log lines dropped", ...figures.linesDropped },
-        { reason: "bytes of replies thrown away", ...figures.reply.discarded },
-        { reason: "dropped by the accept queue", ...figures.queue.drops },
+        { reason: "replies thrown away", unit: bytes, ...figures.reply.discarded },
+        { reason: "attempts dropped by the accept queue", ...figures.queue.drops },
     ];
     refusals.fill(others.filter((row) => row.total > 0));
-    fold("refusals-quiet", others, "other stands", "others stand");
+    fold("refusals-quiet", others, "count");
 }
 
-// What stands at 0, behind one line.
-function fold(id, rows, one, many) {
+// What stands at 0, behind one line; a table without rows has no head.
+function fold(id, rows, word) {
     const quiet = rows.filter((row) => row.total === 0).map(({ reason }) => reason);
     const details = document.getElementById(id);
     details.hidden = quiet.length === 0;
-    const told = `${quiet.length} ${quiet.length === 1 ? one : many} at 0`;
-    setText(details.querySelector("summary"), told);
+    const isAll = quiet.length === rows.length;
+    details.previousElementSibling.hidden = isAll;
+    const words = `${word}${quiet.length === 1 ? "" : "s"}`;
+    const told = isAll ? `None: all ${quiet.length} ${words}` : `${quiet.length} other ${words}`;
+    setText(details.querySelector("summary"), `${told} at 0`);
     setText(details.querySelector("p"), quiet.join(", "));
 }
 
@@ -188,57 +217,91 @@ function paintProcess({ process }) {
     put("process-started", started === null ? NONE : new Date(started * 1000).toLocaleString());
 }
 
-function paintConnections([byBytes, byAge]) {
+// Connections that something is pending for, the most first; null where they are not told.
+function pendingOf(byPending) {
+    return byPending?.connections.filter((row) => row.pending_bytes > 0) ?? null;
+}
+
+function paintConnections([byPending, byBytes, byAge]) {
     const place = document.getElementById("connections");
     place.classList.toggle("refused", refused !== null);
     put("connections-refused", refused ?? "");
+    const pending = pendingOf(byPending) ?? [];
+    document.getElementById("pending-card").hidden = pending.length === 0;
+    mostPending.fill(pending);
     busiest.fill(byBytes?.connections ?? []);
     oldest.fill(byAge?.connections ?? []);
 }
 
-// The sentence at the top and the words at each station.
-function paintProblems(problems, state) {
-    const list = document.getElementById("problems");
-    const told = problems.map(({ text }) => text).join("\n");
-    if (list.dataset.told !== told) {
-        list.dataset.told = told;
-        list.replaceChildren(...problems.map(({ level, text }) => {
-            const item = document.createElement("li");
-            item.className = level;
-            item.textContent = text;
-            return item;
-        }));
+// What is over, behind one line.
+function paintPast() {
+    const list = document.getElementById("past");
+    const told = past.over.map(({ first, last, level, text }) => {
+        const times = [...new Set([clock(first), clock(last)])].join("–");
+        return { level, text: `${times} ${text}` };
+    });
+    list.hidden = told.length === 0;
+    const number = told.length === Past.KEPT ? `the last ${told.length}` : told.length;
+    const opened = `since this page was opened at ${clock(openedAt)}`;
+    setText(list.querySelector("summary"), `Earlier: ${number}, ${opened}`);
+    fillList(list.querySelector("ul"), told);
+}
+
+// A list is made anew only when it says something new.
+function fillList(list, told) {
+    const whole = told.map(({ level, text }) => `${level} ${text}`).join("\n");
+    if (list.dataset.told === whole) {
+        return;
     }
+    list.dataset.told = whole;
+    list.replaceChildren(...told.map(({ level, text }) => {
+        const item = document.createElement("li");
+        item.className = level;
+        item.textContent = text;
+        return item;
+    }));
+}
+
+// The sentence at the top and the words at each station.
+function paintProblems(problems, state, isSilent = false) {
+    fillList(document.getElementById("problems"), problems);
+    paintPast();
     const since = restartedAt === null ? "" : ` The server was restarted at ${clock(restartedAt)}.`;
-    const good = `Nothing waits long and nothing fails.${since}`;
+    const seen = `Watched since ${clock(openedAt)}; totals below are since the start.`;
+    const good = `Nothing waits long and nothing fails now.${since} ${seen}`;
     put("verdict", problems.length === 0 ? good : "");
     for (const station of document.querySelectorAll("[data-part]")) {
         const own = problems.filter(({ part }) => part === station.dataset.part);
-        const level = own[0]?.level ?? (state === SILENT ? "unknown" : "good");
+        const level = own[0]?.level ?? (isSilent ? "unknown" : "good");
         station.dataset.level = level;
-        const words = { good: "ok", warn: "watch", bad: "trouble", unknown: NONE };
+        const words = {
+            good: "ok", note: "draining", warn: "watch", bad: "trouble", unknown: NONE,
+        };
         setText(station.querySelector(".word"), words[level]);
     }
     const worst = problems[0]?.level ?? "good";
     document.body.dataset.level = worst;
-    document.title = worst === "good" ? "talkback" : `! talkback: ${problems[0].text}`;
+    const mark = worst === "bad" || worst === "warn" ? "! " : "";
+    const name = `${mark}${server.host} – talkback`;
+    document.title = problems.length === 0 ? name : `${name}: ${problems[0].text}`;
     put("state", state ?? { good: "serving", warn: "serving", bad: "trouble" }[worst]);
 }
 
 function paint(at, snapshot, connections) {
     const { change, restarted } = timeline.take(at, snapshot);
-    if (restarted) {
-        restartedAt = at;
-    }
+    const [byPending] = connections;
+    const { host, pid } = byPending ?? server;
+    server = { host: host === "" ? location.host : host, pid };
     const figures = measure(change);
     timeline.keep(at, figures);
+    wasDraining = figures.draining;
     paintHead(figures, at);
     paintChain(figures);
     for (const chart of charts) {
         chart.show(timeline.figures);
     }
     listeners.fill(figures.listeners);
-    const stalled = connections[0]?.stalled ?? [];
+    const stalled = byPending?.stalled ?? [];
     const isStalled = ({ worker, turn }) => {
         return stalled.includes(Number(worker)) || turn >= STALLED_TURN_SECONDS;
     };
@@ -246,14 +309,22 @@ function paint(at, snapshot, connections) {
     paintReasons(figures);
     paintProcess(figures);
     paintConnections(connections);
-    paintProblems(findProblems(figures, stalled), figures.draining ? "draining" : undefined);
+    const problems = findProblems(figures, stalled, pendingOf(byPending));
+    if (restarted) {
+        restartedAt = at;
+        past.see(at - 1, [problem("warn", "", `restart ${at}`, "The server was restarted.")]);
+    }
+    past.take(at, problems);
+    paintProblems(problems, figures.draining ? "draining" : undefined);
 }
 
-function paintSilence() {
+function paintSilence(error) {
     document.body.classList.add("silent");
-    const since = lastAnswer === null ? "this page was opened" : clock(lastAnswer);
-    const text = `No answer since ${since}. What is shown below is the last that was heard.`;
-    paintProblems([{ level: "bad", part: "", text }], SILENT);
+    const { word, problem: found } = silence(error, lastAnswer, wasDraining);
+    // What was wrong before may be so still.
+    past.see(Date.now(), [found]);
+    const text = `${found.text} What is shown below is the last that was heard.`;
+    paintProblems([{ ...found, text }], word, true);
 }
 
 // ---- asking ----
@@ -266,7 +337,7 @@ async function ask(path) {
 async function askMetrics() {
     const answer = await ask("metrics");
     if (!answer.ok) {
-        throw new Error(`metrics: ${answer.status}`);
+        throw new Error("metrics", { cause: answer.status });
     }
     return new Snapshot(await answer.text());
 }
@@ -289,22 +360,26 @@ async function askConnections(sort) {
     return null;
 }
 
-async function askBothOrders() {
-    return [await askConnections("bytes"), await askConnections("age")];
+async function askAllOrders() {
+    const answers = [];
+    for (const sort of ["pending", "bytes", "age"]) {
+        answers.push(await askConnections(sort));
+    }
+    return answers;
 }
 
 async function poll() {
     const began = performance.now();
     try {
-        const [snapshot, connections] = await Promise.all([askMetrics(), askBothOrders()]);
+        const [snapshot, connections] = await Promise.all([askMetrics(), askAllOrders()]);
         if (document.body.classList.contains("silent")) {
             document.body.classList.remove("silent");
             refused = null;
         }
         lastAnswer = Date.now();
         paint(lastAnswer, snapshot, connections);
-    } catch {
-        paintSilence();
+    } catch (error) {
+        paintSilence(error);
     }
     schedule(Math.max(INTERVAL_MS - (performance.now() - began), 100));
 }

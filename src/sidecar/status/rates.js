@@ -34,6 +34,22 @@ function quantile(q, buckets) {
     return count === below ? bound : start + (bound - start) * ((rank - below) / (count - below));
 }
 
+// A quantile with what its buckets cannot tell: one in the first of them is at most, and one beyond
+// the last bound more than `bound`.
+function estimate(q, buckets) {
+    const seconds = quantile(q, buckets);
+    if (seconds === null) {
+        return null;
+    }
+    const rank = q * buckets.at(-1).count;
+    const last = buckets.at(-2);
+    if (last.count < rank) {
+        return { seconds, side: ">", bound: last.bound };
+    }
+    const [first] = buckets;
+    return { seconds, side: first.count >= rank ? "≤" : "", bound: first.bound };
+}
+
 // Whether two snapshots are of two processes: another start, or fewer answers given.
 function isAnotherProcess(before, now) {
     const [start, answers] = ["process_start_time_seconds", "talkback_scrapes_total"];
@@ -42,7 +58,11 @@ function isAnotherProcess(before, now) {
 
 // The change between two snapshots of one process. All rates are null without an earlier one.
 class Change {
-    constructor(before, now) {
+    #seen;
+
+    // `seen` are all snapshots of the window, the earlier first; the newest is not among them.
+    constructor(before, now, seen = []) {
+        this.#seen = seen;
         this.seconds = before === null ? null : (now.at - before.at) / 1000;
         this.before = before?.snapshot ?? null;
         this.now = now.snapshot;
@@ -61,7 +81,14 @@ class Change {
         return growth === null ? null : growth / this.seconds;
     }
 
-    // The quantiles of what was observed meanwhile; each is null where that is nothing.
+    // The least that it was in the window, at its beginning and its end too; null as long as too
+    // little was seen.
+    least(name, labels) {
+        const values = this.#seen.map((snapshot) => snapshot.sum(name, labels));
+        return values.length < 5 ? null : Math.min(...values, this.now.sum(name, labels));
+    }
+
+    // Estimates of what was observed meanwhile; each is null where that is nothing.
     quantiles(name, labels, qs) {
         if (this.before === null) {
             return qs.map(() => null);
@@ -70,7 +97,7 @@ class Change {
             this.before.buckets(name, labels),
             this.now.buckets(name, labels),
         );
-        return qs.map((q) => quantile(q, buckets));
+        return qs.map((q) => estimate(q, buckets));
     }
 }
 
@@ -91,13 +118,13 @@ class Timeline {
             this.#snapshots = [];
         }
         const sample = { at, snapshot };
-        // Samples are about a second apart: a window begins with the one nearest to 10 s ago. The
-        // last one always serves, as after a time in the background.
-        const isRecent = (old) => old.at >= at - Timeline.WINDOW_MS - 500;
-        this.#snapshots = this.#snapshots.filter((old, index, all) => {
-            return isRecent(old) || index === all.length - 1;
-        });
-        const change = new Change(this.#snapshots[0] ?? null, sample);
+        // Samples are about a second apart: a window begins with the one nearest to 10 s ago. After
+        // a gap that is the last one before it, until the window is full again: what happened in
+        // the gap is neither lost nor taken for the work of one second.
+        const isBefore = (old) => old.at <= at - Timeline.WINDOW_MS + 500;
+        this.#snapshots.splice(0, Math.max(this.#snapshots.findLastIndex(isBefore), 0));
+        const seen = this.#snapshots.map(({ snapshot }) => snapshot);
+        const change = new Change(this.#snapshots[0] ?? null, sample, seen);
         this.#snapshots.push(sample);
         return { change, restarted };
     }
