@@ -85,7 +85,8 @@ pub static WAITS: Scale = Scale::new(
     IN_SECONDS,
 );
 
-/// What the kernel tells in ticks of 4 ms; a client tries again after 1, 2 and 4 s.
+/// What the kernel tells in ticks of 4 ms. From a second on there is a bound at each time at which
+/// a dropped client tries again, and up to a minute: a server may have been stopped.
 pub static TICKS: Scale = Scale::new(
     &[
         4 * MS,
@@ -98,8 +99,14 @@ pub static TICKS: Scale = Scale::new(
         512 * MS,
         S,
         2 * S,
+        3 * S,
         4 * S,
+        5 * S,
+        7 * S,
         10 * S,
+        15 * S,
+        30 * S,
+        60 * S,
     ],
     IN_SECONDS,
 );
@@ -401,6 +408,16 @@ mod tests {
                 assert_eq!(scale.bucket(value), expected, "{value}");
             }
         }
+    }
+
+    /// Clients whom the kernel dropped come back at these times, and a stop may last.
+    #[test]
+    fn the_waits_of_clients_that_try_again_are_told_apart() {
+        let bound = |wait: u64| TICKS.bounds.get(TICKS.bucket(wait));
+        for (wait, expected) in [(1, 1), (3, 3), (6, 7), (7, 7), (15, 15), (28, 30), (60, 60)] {
+            assert_eq!(bound(wait * S), Some(&(expected * S)), "{wait} s");
+        }
+        assert_eq!(bound(60 * S + 1), None);
     }
 
     #[test]

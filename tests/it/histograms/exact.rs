@@ -133,7 +133,7 @@ fn every_bucket_of_every_histogram_is_there_at_0_from_the_start() {
     check(Histogram::of_all(&metrics, "talkback_inbox_wait_seconds"), WAITS);
     check(
         Histogram::of(&metrics, "talkback_accept_wait_seconds"),
-        "0.004 0.008 0.016 0.032 0.064 0.128 0.256 0.512 1 2 4 10 +Inf",
+        "0.004 0.008 0.016 0.032 0.064 0.128 0.256 0.512 1 2 3 4 5 7 10 15 30 60 +Inf",
     );
     check(
         Histogram::of(&metrics, "talkback_connection_duration_seconds"),
