@@ -13,10 +13,11 @@ CELL = 30
 GAP = 6
 WIDTH = 1320
 COLUMNS = 24
-HEADER = 74
+HEADER = 92
 TITLE = 26
 LEGEND = 16
 MAX_LEGEND_LINES = 3
+MAX_MARKS = 3
 
 COLORS = {
     "green": "#5fb878", "orange": "#e8a13c", "red": "#e5565b", "blue": "#5b9bd5", "text": "#d9dde4",
@@ -201,7 +202,7 @@ def timeseries(panel, found, span, notes, width, height):
     bounds, marks = axis(found, panel, stacked, logarithmic)
     plane = Plane(width, height, span, bounds, logarithmic)
     parts = plane.frame(marks, panel["fieldConfig"]["defaults"]["unit"])
-    for at, shade in notes:
+    for at, _, shade, _ in notes:
         parts.append(f'<path d="M{plane.x(at):.1f} {plane.top}V{plane.bottom}" '
                      f'stroke-dasharray="4 4" stroke="{shade}" stroke-opacity=".6"/>')
     shaded = shades(found)
@@ -402,17 +403,26 @@ class Page:
         chart, shaded = timeseries(panel, found, self.span, self.notes, width, height)
         return chart + list_legend(shaded, lines)
 
+    def marks(self, name):
+        """An annotation's marks by what they say, as many as there is room for."""
+        said = [f"{text} {time.strftime('%H:%M:%S', time.gmtime(at))}"
+                for at, of, _, text in self.notes if of == name]
+        more = [f"and {len(said) - MAX_MARKS} more"] if len(said) > MAX_MARKS else []
+        return f"{name}: {', '.join(said[:MAX_MARKS] + more) or 'none'}"
+
     def header(self):
         names = [v["label"] for v in self.dashboard["templating"]["list"]]
         begin, end = (time.strftime("%Y-%m-%d %H:%M", time.gmtime(at)) for at in self.span)
         variables = " · ".join(f"{name}: All" for name in names if name != "Data source")
         notes = "".join(
-            f'<span style="color:{note["iconColor"]};margin-left:16px">┆</span> {note["name"]}'
+            f'<span style="color:{note["iconColor"]}">┆</span> '
+            f'<span style="margin-right:16px">{html.escape(self.marks(note["name"]))}</span>'
             for note in self.dashboard["annotations"]["list"] if "expr" in note
         )
         title = html.escape(self.dashboard["title"])
         return (f'<div class="at" style="left:{MARGIN}px;right:{MARGIN}px;top:14px;width:auto">'
-                f'<h1>{title}</h1><div class="note" style="margin-top:4px">{variables}{notes}</div></div>'
+                f'<h1>{title}</h1><div class="note" style="margin-top:4px">{variables}</div>'
+                f'<div class="note" style="margin-top:3px">{notes}</div></div>'
                 f'<div class="at note" style="right:{MARGIN}px;top:18px;text-align:right">'
                 f"{begin} to {end[-5:]} UTC<br><br>{html.escape(self.note)}</div>")
 

@@ -104,12 +104,21 @@ DESCRIPTORS_SHARE = share_of_limit(
     f"process_open_fds{{{SERVER}}}", f"process_max_fds{{{SERVER}}}"
 )
 BUSY = rate("talkback_worker_busy_seconds_total", "instance, worker", SERVER)
+# Newcomers turned away where nobody means it to happen: the reasons of TalkbackRejecting.
+UNWANTED = f'{LISTENER}, reason=~"max_connections|inbox_full|fd_reserve"'
+REJECTED_SHARE = share_of_limit(
+    rate("talkback_connections_rejected_total", "instance, listener", UNWANTED),
+    rate("talkback_connections_accepted_total", "instance, listener"),
+)
+HELD = rate("talkback_accept_held_seconds_total", "instance, listener")
 
 # Where a colour changes to BAD stands the alert of talkback.rules.yml, where there is one.
 FULL = (GOOD, (0.8, DOUBTFUL), (0.95, BAD))
+REJECTED = (GOOD, (0.001, DOUBTFUL), (0.01, BAD))
 DESCRIPTORS = (GOOD, (0.7, DOUBTFUL), (0.85, BAD))
 BUSY_SHARE = (GOOD, (0.7, DOUBTFUL), (0.85, BAD))
 QUEUED = (GOOD, (0.25, DOUBTFUL), (0.5, BAD))
+HELD_SHARE = (GOOD, (0.5, DOUBTFUL))
 ACCEPT_WAIT = (GOOD, (0.064, DOUBTFUL), (0.256, BAD))
 INBOX_WAIT = (GOOD, (0.02, DOUBTFUL), (0.1, BAD))
 RESPOND = (GOOD, (0.2, DOUBTFUL), (1, BAD))
@@ -134,8 +143,8 @@ DESCRIPTION = (
 ANNOTATIONS = [
     Annotation(
         "Alerts",
-        f"ALERTS{{{SERVER}}}",
-        "{{alertname}} {{instance}} {{listener}} is {{alertstate}}",
+        f'ALERTS{{{SERVER}, alertstate="firing"}}',
+        "{{alertname}} {{instance}} {{listener}}",
         "rgba(242, 73, 92, 1)",
     ),
     Annotation(
@@ -149,49 +158,52 @@ ANNOTATIONS = [
 CHAIN = Row(100, "Where connections wait, and why they end", [
     Panel(
         101, "1 · Socket", 4, "cps",
-        """New connections, and the way to their clients: the round trip as the kernel measured it,
-        and what it had to send again. A long round trip or retransmissions are the network's
-        doing, not the server's: compare "Round trip" and "Retransmissions". No newcomers at all
-        while clients complain: a firewall, a balancer, or the wrong address.""",
+        """New connections, the share of max_connections that is open, the listener that turns
+        most newcomers away (not those of one address or of a stop: "Rejections by reason" has
+        all), and the way to the clients. No newcomers while clients complain: a firewall, a
+        balancer, or the wrong address. Long round trips or retransmissions: drops in the accept
+        queue make both rise, so look there first; without drops it is the network.""",
         [
             Query(rate("talkback_connections_accepted_total"), "accepted"),
+            Query(f"max({CONNECTIONS_SHARE})", "of the limit", "percentunit", FULL),
+            Query(f"max({REJECTED_SHARE})", "rejected", "percentunit", REJECTED),
             Query(quantile(0.99, "talkback_tcp_rtt_seconds"), "round trip p99", "s"),
             Query(rate("talkback_tcp_retransmits_total"), "retransmitted", "pps"),
         ],
-        kind="stat", height=6, steps=PLAIN,
+        kind="stat", height=7, steps=PLAIN,
+        alerts=("Rejecting", "NearConnectionLimit"),
     ),
     Panel(
         102, "2 · Accept queue", 4, "s",
         """Connections that the kernel has set up and the server has not accepted yet: the fullest
-        queue as a share of its limit, how long they waited there, and those that the kernel
-        dropped. Anything but green: the accept thread does not keep up, was stopped, or is held
-        by max_accept_rate. A dropped client tries again after 1 s, 3 s and so on. Next: "Accept
-        queue" and "Held by max_accept_rate".""",
+        queue as a share of its limit (it holds one more), how long they waited there, how much
+        of the time max_accept_rate held one of them, and what the kernel dropped. Held: the queue
+        is full on purpose. Not held: the accept thread does not keep up, or was stopped. A dropped
+        client tries again after 1 s, 3 s and so on. Next: "Accept queue".""",
         [
             Query(quantile(0.99, "talkback_accept_wait_seconds"), "wait p99", "s",
                   ACCEPT_WAIT),
             Query(f"max({QUEUE_SHARE})", "fullest queue", "percentunit", QUEUED),
+            Query(f"max({HELD})", "held", "percentunit", HELD_SHARE),
             Query(rate("talkback_listen_drops_total"), "dropped", "cps", ANY_IS_BAD),
         ],
-        kind="stat", height=6, steps=PLAIN,
+        kind="stat", height=7, steps=PLAIN,
         alerts=("Drops", "AcceptQueueFilling"),
     ),
     Panel(
         103, "3 · Inbox", 4, "s",
-        """From accept to the first touch of a worker, and who was turned away between: a limit
-        was reached or every inbox was full. A long wait means that workers are busy or stalled:
-        look one station on. Rejections: "Rejections by reason" names the limit.""",
+        """From accept to the first touch of a worker. A long wait means that workers are busy or
+        stalled: look one station on. Where every inbox is full, newcomers are rejected as
+        inbox_full: that is told at the first station, and by "Rejections by reason".""",
         [
             Query(
                 quantile(0.99, "talkback_inbox_wait_seconds", matchers=SERVER),
                 "wait p99", "s", INBOX_WAIT,
             ),
             Query(f"sum(talkback_worker_inbox_connections{{{SERVER}}})", "in inboxes", "short"),
-            Query(rate("talkback_connections_rejected_total"), "rejected", "cps",
-                  ANY_IS_DOUBTFUL),
         ],
-        kind="stat", height=6, steps=PLAIN,
-        alerts=("SlowInbox", "Rejecting"),
+        kind="stat", height=7, steps=PLAIN,
+        alerts=("SlowInbox",),
     ),
     Panel(
         104, "4 · Worker", 4, "percentunit",
@@ -206,21 +218,22 @@ CHAIN = Row(100, "Where connections wait, and why they end", [
                 rate("talkback_worker_yields_total", matchers=SERVER), "left work over", "ops"
             ),
         ],
-        kind="stat", height=6, steps=PLAIN,
+        kind="stat", height=7, steps=PLAIN,
         alerts=("WorkerStalled", "PoolSaturated"),
     ),
     Panel(
         105, "5 · Reply", 4, "s",
         """From a message received whole to its reply given to the kernel, replies that the kernel
         does not take, and those thrown away because their connection ended first. Slow here and
-        green before: the responder is slow, or clients do not read ("Replies not taken").""",
+        green before: the responder. Not taken: clients do not read ("Replies not taken"); p99
+        knows nothing of them, for a reply is timed when it has been taken.""",
         [
             Query(quantile(0.99, "talkback_respond_seconds"), "p99", "s", RESPOND),
             Query(f"sum(talkback_pending_bytes{{{LISTENER}}})", "not taken", "bytes"),
             Query(rate("talkback_discarded_bytes_total"), "thrown away", "Bps",
                   ANY_IS_DOUBTFUL),
         ],
-        kind="stat", height=6, steps=PLAIN,
+        kind="stat", height=7, steps=PLAIN,
         alerts=("SlowReplies",),
     ),
     Panel(
@@ -237,7 +250,7 @@ CHAIN = Row(100, "Where connections wait, and why they end", [
                 "{{reason}}", instant=True,
             ),
         ],
-        kind="bargauge", height=6, steps=("blue",), nothing="nobody left", decimals=0,
+        kind="bargauge", height=7, steps=("blue",), nothing="nobody left", decimals=0,
         alerts=("ErrorCloses", "BadMessages"),
     ),
 ])
@@ -319,18 +332,21 @@ OVERVIEW = Row(200, "Overview", [
         ],
     ),
     Panel(
-        214, "Errors: rejections and ends that are nobody's wish", 8, "cps",
-        """Connections turned away, and those that ended for another reason than the client's or
-        the operator's wish. One reason that rises is the thing to look into: "Closes by reason"
-        and "Rejections by reason" have them by listener.""",
+        214, "Errors: drops, rejections, ends that are nobody's wish", 8, "cps",
+        """What the kernel dropped, errors of accept, connections turned away, and those that
+        ended for another reason than the client's or the operator's wish. One that rises is the
+        thing to look into: "Dropped by the kernel", "Rejections by reason" and "Closes by
+        reason" have more.""",
         [
+            Query(rate("talkback_listen_drops_total") + " > 0", "dropped by the kernel"),
+            Query(rate("talkback_accept_errors_total", "error") + " > 0", "accept: {{error}}"),
             Query(rate("talkback_connections_rejected_total", "reason") + " > 0",
                   "rejected: {{reason}}"),
             Query(rate("talkback_connections_closed_total", "reason",
                        f'{LISTENER}, reason!~"{ORDINARY}"') + " > 0", "closed: {{reason}}"),
         ],
         stacked=True, nothing="no errors",
-        alerts=("Rejecting", "ErrorCloses"),
+        alerts=("Drops", "AcceptErrors", "Rejecting", "ErrorCloses"),
     ),
     Panel(
         215, "Latency: where the time goes (p99)", 8, "s",
@@ -407,8 +423,9 @@ CLOSES = Row(300, "Connections and closes", [
     Panel(
         306, "Replies not taken", 6, "bytes",
         """Bytes of replies that the kernel has not taken, because clients do not read. Each
-        connection is bounded by max_pending_bytes and ends after send_timeout; /connections
-        sorted by pending names them.""",
+        connection is bounded by max_pending_bytes and ends after send_timeout; of several the
+        first in /connections?sort=pending is the worst. What the kernel has taken and the client
+        has not is not counted here: ss shows it, as Send-Q.""",
         [Query(total(f"talkback_pending_bytes{{{LISTENER}}}", "instance, listener"),
                "{{listener}} {{instance}}")],
     ),
@@ -427,7 +444,8 @@ WAITS = Row(400, "Waits and the kernel's queue", [
         401, "Accept queue", 8, "short",
         """Connections that wait to be accepted, and the queue's limit: backlog, cut by the
         kernel's net.core.somaxconn. Read at each scrape, so that a short peak may be missed: the
-        accept wait has seen it. At the limit the kernel drops.""",
+        accept wait has seen it. The queue holds one more than its limit, then the kernel
+        drops.""",
         [
             Query(f"talkback_listen_queue_length{{{LISTENER}}}", "{{listener}} {{instance}}"),
             Query(f"min(talkback_listen_queue_limit{{{LISTENER}}})", "smallest limit",
@@ -437,8 +455,8 @@ WAITS = Row(400, "Waits and the kernel's queue", [
     ),
     Panel(
         402, "Dropped by the kernel", 8, "cps",
-        """Handshakes that the kernel dropped at a listener: its queue was full, mostly, or memory
-        short. Each is a client that waits for its next try. The overflows of the network
+        """Attempts to connect that the kernel dropped at a listener: its queue was full, mostly,
+        or memory short. A client that tries again counts again. The overflows of the network
         namespace count all programs in it: if they rise alone, another program drops.""",
         [
             Query(rate("talkback_listen_drops_total", "instance, listener"),
@@ -468,8 +486,8 @@ WAITS = Row(400, "Waits and the kernel's queue", [
     Panel(
         405, "Time to the reply", 8, "s",
         """From a message received whole to all its replies given to the kernel, a late answer's
-        wait included. Half slow: the responder. Only p99 slow: single clients that do not read,
-        or turns that wait for a busy worker.""",
+        wait included. Half slow: the responder. Only p99 slow: clients that read slowly, or turns
+        that wait for a busy worker. Replies that are never taken are not in it.""",
         quantiles("talkback_respond_seconds", "listener", shares=(0.5, 0.99)),
         logarithmic=True, steps=(GOOD, (1, BAD)),
         alerts=("SlowReplies",),
@@ -486,8 +504,7 @@ WAITS = Row(400, "Waits and the kernel's queue", [
         407, "Held by max_accept_rate", 6, "percentunit",
         """The share of the time in which a newcomer waited for max_accept_rate to let it in.
         Near 100 %: more come than the limit allows, and the accept queue fills by intent.""",
-        [Query(rate("talkback_accept_held_seconds_total", "instance, listener"),
-               "{{listener}} {{instance}}")],
+        [Query(HELD, "{{listener}} {{instance}}")],
         top=1,
     ),
     Panel(
@@ -501,14 +518,16 @@ WAITS = Row(400, "Waits and the kernel's queue", [
         409, "Round trip", 6, "s",
         """The kernel's smoothed round trip of a connection at its close. Of a connection that is
         quiet most of the time it holds the client's delayed acknowledgements, up to 40 ms each. A
-        rise is the network's or the clients' hosts': nothing in the server mends it.""",
+        rise: drops in the accept queue make one too ("Dropped by the kernel"), so look there
+        first; without drops it is the network's or the clients' hosts'.""",
         quantiles("talkback_tcp_rtt_seconds", "listener", shares=(0.5, 0.99)),
         logarithmic=True,
     ),
     Panel(
         410, "Retransmissions", 6, "pps",
         """Segments that the kernel had to send again, counted as each connection closes. Beside
-        peer_dead or send_timeout: a lossy way, or clients that vanish.""",
+        drops: handshakes at a full accept queue, look there first. Beside peer_dead or
+        send_timeout: a lossy way, or clients that vanish.""",
         [Query(rate("talkback_tcp_retransmits_total", "listener"), "{{listener}}")],
     ),
 ])

@@ -145,6 +145,38 @@ fn every_metric_label_and_value_it_names_exists() {
     }
 }
 
+/// What is pending may yet come to nothing, and would stand there as what is wrong.
+#[test]
+fn only_alerts_that_fire_are_marked() {
+    let dashboard = dashboard();
+    let queries = queries(&dashboard);
+    let (_, marks) = queries.iter().find(|(title, _)| *title == "Alerts").unwrap();
+    assert!(expr(marks).contains("alertstate=\"firing\""), "{marks}");
+    assert_eq!(marks["textFormat"], "{{alertname}} {{instance}} {{listener}}");
+}
+
+/// The panel whose figure turns red where the alert calls somebody, and who is counted, agree.
+#[test]
+fn rejections_are_red_at_the_threshold_of_their_alert() {
+    let rules = text_of("dashboards/talkback.rules.yml");
+    let (_, rest) = rules.split_once("alert: TalkbackRejecting\n").unwrap();
+    let rule = rest.lines().next().unwrap();
+    let (matchers, threshold) = rule.rsplit_once(" > ").unwrap();
+    let reasons = matchers.rsplit_once('{').unwrap().1.trim_end_matches('}');
+    let dashboard = dashboard();
+    let socket = panels(&dashboard).next().unwrap();
+    let mut targets = list(socket, "targets").iter();
+    let rejected = targets.find(|target| target["legendFormat"] == "rejected").unwrap();
+    assert!(expr(rejected).contains(reasons), "{reasons}");
+    let mut overrides = list(&socket["fieldConfig"], "overrides").iter();
+    let own = overrides.find(|one| one["matcher"]["options"] == rejected["refId"]).unwrap();
+    let mut properties = list(own, "properties").iter();
+    let steps = &properties.find(|one| one["id"] == "thresholds").unwrap()["value"]["steps"];
+    let red = steps.as_array().unwrap().last().unwrap();
+    assert_eq!(red["color"], "red");
+    assert_eq!(red["value"].as_f64(), threshold.parse().ok());
+}
+
 #[test]
 fn panels_fill_their_grid_and_have_numbers_of_their_own() {
     holds(grid);

@@ -226,6 +226,49 @@ fn what_the_rules_name_exists() {
     }
 }
 
+/// A count that Prometheus has extrapolated has decimals, which nobody wants to read.
+#[test]
+fn every_figure_in_a_text_has_a_form() {
+    let forms = ["humanizePercentage", "humanizeDuration", "printf \"%.0f\""];
+    for rule in rules().iter().filter(|rule| rule.alert().is_some()) {
+        for rest in rule.key("description").split("$value").skip(1) {
+            let form = rest.split("}}").next().expect("a part").trim_matches([' ', '|']);
+            assert!(forms.contains(&form), "{}: {form}", rule.name());
+        }
+    }
+}
+
+#[test]
+fn the_line_that_makes_links_of_the_runbook_does() {
+    let text = read(RULES);
+    let line = text.lines().find_map(|line| line.strip_prefix("#     sed -i ")).expect("a line");
+    for file in [RULES, "dashboards/talkback.json"] {
+        let before = read(file).matches("docs/runbook.md#").count();
+        let command = line.replace("talkback.rules.yml talkback.json", file);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("sed {command}")]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        let output = String::from_utf8(shell.output().unwrap().stdout).unwrap();
+        let base = "https://git.example.com/talkback/blob/main/docs/runbook.md#";
+        let links = output.matches(base).count();
+        assert!(before >= 20 && links >= before, "{file}: {links} of {before}");
+    }
+}
+
+/// Who reads no further than that knows what he is called for.
+#[test]
+fn the_readme_names_the_alerts_that_call_a_person() {
+    let rules = rules();
+    let alerts = rules.iter().filter(|rule| rule.alert().is_some());
+    let critical: BTreeSet<_> =
+        alerts.filter(|rule| rule.key("severity") == "critical").map(Rule::name).collect();
+    let readme = read("README.md");
+    let (_, rest) = readme.split_once("**Grafana and Prometheus.**").expect("a section");
+    let section = rest.split("\n\n").next().expect("a paragraph");
+    let named: BTreeSet<_> =
+        section.split('`').filter(|word| word.starts_with("Talkback")).collect();
+    assert_eq!(named, critical);
+}
+
 /// Words of the runbook that are neither a metric nor a key nor a label's value.
 const OTHER_WORDS: &[&str] = &["awaiting_reply", "nr_throttled"];
 
@@ -253,7 +296,8 @@ fn what_the_runbook_names_exists() {
     assert!(named.len() > 40, "{named:?}");
     let links: BTreeSet<_> =
         runbook.split("](#").skip(1).filter_map(|rest| rest.split(')').next()).collect();
-    let sections = runbook.lines().filter_map(|line| line.strip_prefix("### "));
+    let sections =
+        runbook.lines().filter_map(|line| line.trim_start_matches('#').strip_prefix(' '));
     let sections: BTreeSet<_> = sections.map(str::to_lowercase).collect();
     let lost: Vec<_> = links.iter().filter(|link| !sections.contains(**link)).collect();
     assert!(lost.is_empty() && links.len() > 10, "{lost:?}");

@@ -15,6 +15,7 @@ fn labels(bound: &str) -> Value {
     json!({
         "instance": "a:1", "listener": "main", "worker": "0", "reason": "exit", "error": "emfile",
         "path": "/metrics", "code": "200", "version": "1", "rustc": "2", "le": bound,
+        "alertname": "TalkbackDrops",
     })
 }
 
@@ -103,6 +104,9 @@ fn the_picture_has_every_panel_with_its_data() {
         assert!(!page.contains(&format!("\">{nothing}</div>")), "{title}: {nothing}");
     }
     assert!(page.contains("not a screenshot of Grafana"));
+    // 5 min before second 1,000,000, to the step of 15 s.
+    assert!(page.contains("Alerts: TalkbackDrops a:1 main 13:41:30"), "the marks are named");
+    assert!(page.contains("Restarts: a:1 started anew 13:41:30"));
     assert!(!page.contains("{{"), "a legend was not filled in");
     let asked_for_data = asked.iter().filter(|path| path.contains("query="));
     assert_eq!(asked_for_data.count(), queries(&dashboard).len());
