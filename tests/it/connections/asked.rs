@@ -83,7 +83,7 @@ fn a_page_from_elsewhere_whose_name_was_pointed_here_sees_nothing() {
         check_host(&server, &format!("{host}:{port}"), 403, "metrics.allowed_hosts");
     }
     assert_eq!(answered(&server, 403), 4.0);
-    // Nor by two names, of which one is right, nor by what is none; who sends no name is no browser.
+    // Nor by two names, of which one is right, nor by what is none. No name is no browser.
     for (host, status) in
         [("localhost\r\nHost: rebind.example", 400), ("a b", 400), ("", 200), ("localhost:", 200)]
     {
