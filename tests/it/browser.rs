@@ -4,7 +4,9 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
 
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
@@ -12,8 +14,9 @@ use serde_json::{Value, json};
 use crate::harness::{PATIENCE, eventually};
 
 /// Runs chromedriver in a process group of its own, and ends that group when its standard input
-/// closes, which the kernel does for a process that is gone.
-const KEEPER: &str = "HOME=$1 setsid chromedriver --port=0 & \
+/// closes, which the kernel does for a process that is gone. What it says itself goes nowhere, so
+/// that the end of what chromedriver says is seen.
+const KEEPER: &str = "HOME=$1 setsid chromedriver --port=0 & exec >/dev/null; \
     read -r _; kill -s KILL -- -$!; wait; rm -rf -- \"$1\"";
 
 const ARGUMENTS: &[&str] = &[
@@ -43,21 +46,9 @@ struct Browser {
 impl Browser {
     #[track_caller]
     fn start() -> Self {
-        // Removed by the keeper: a static value is never dropped.
-        let home = tempfile::tempdir().unwrap().keep();
-        let mut command = Command::new("sh");
-        command.args(["-c", KEEPER, "keeper"]).arg(&home).process_group(0);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut keeper = command.spawn().unwrap();
-        let life = keeper.stdin.take().unwrap();
-        let mut said = BufReader::new(keeper.stdout.take().unwrap());
-        let port = port(&mut said).expect("chromedriver starts: tests/run installs it");
-        let mut browser = Self {
-            driver: SocketAddr::from(([127, 0, 0, 1], port)),
-            session: String::new(),
-            _keeper: (keeper, life),
-            _said: said,
-        };
+        // It picks a port of IPv4 and ends if that of IPv6 is taken; then it has to pick another.
+        let started = (0..10).find_map(|_| Self::start_driver());
+        let (mut browser, home) = started.expect("chromedriver starts: tests/run installs it");
         let mut arguments: Vec<_> = ARGUMENTS.iter().map(|flag| (*flag).to_owned()).collect();
         arguments.push(format!("--user-data-dir={}", home.join("profile").display()));
         let wanted = json!({"capabilities": {"alwaysMatch": {
@@ -68,6 +59,38 @@ impl Browser {
         let session = browser.ask("POST", "/session", &wanted).expect("Chromium starts");
         browser.session = session["sessionId"].as_str().unwrap().to_owned();
         browser
+    }
+
+    /// A driver that listens, and where its browser may write; nothing if it ends instead.
+    #[track_caller]
+    fn start_driver() -> Option<(Self, PathBuf)> {
+        // Removed by the keeper: a static value is never dropped.
+        let home = tempfile::tempdir().unwrap().keep();
+        let mut command = Command::new("sh");
+        command.args(["-c", KEEPER, "keeper"]).arg(&home).process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut keeper = command.spawn().unwrap();
+        let life = keeper.stdin.take().unwrap();
+        let mut said = BufReader::new(keeper.stdout.take().unwrap());
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            let port = port(&mut said);
+            // Nobody hears it who was told too late.
+            let _ = tell.send((port, said));
+        });
+        let (port, said) = told.recv_timeout(PATIENCE).expect("chromedriver says something");
+        let Some(port) = port else {
+            drop(life);
+            keeper.wait().unwrap();
+            return None;
+        };
+        let browser = Self {
+            driver: SocketAddr::from(([127, 0, 0, 1], port)),
+            session: String::new(),
+            _keeper: (keeper, life),
+            _said: said,
+        };
+        Some((browser, home))
     }
 
     /// One command of WebDriver; an error comes with what the driver says.
