@@ -295,18 +295,21 @@ def bar_gauge(panel, found, width, height):
     each, parts = min((height - 8) / len(found), 38), []
     for number, series in enumerate(found):
         value = series.last() or 0
-        shade = step_of(defaults["thresholds"]["steps"], value)
+        steps = series.overrides.get("thresholds", defaults["thresholds"])["steps"]
+        shade = step_of(steps, value)
         said = written(value, defaults["unit"], defaults.get("decimals"))
         y = TITLE + 4 + number * each
         long = (width - 20) * value / top
+        # The bar lies behind its words, so that many fit.
         parts.append(
             f'<div class="at" style="left:10px;top:{y:.1f}px;width:{width - 20}px">'
-            f'<div class="stat" style="left:0;right:0"><span>{html.escape(series.name)}</span>'
-            f'<b style="color:{shade}">{html.escape(said)}</b></div>'
-            f'<div class="at" style="top:17px;left:0;height:{each - 22:.1f}px;'
+            f'<div class="at" style="top:0;left:0;height:{each - 3:.1f}px;'
             f'width:{width - 20}px;background:#23272f"></div>'
-            f'<div class="at" style="top:17px;left:0;height:{each - 22:.1f}px;'
-            f'width:{max(long, 1):.1f}px;background:{shade}"></div></div>')
+            f'<div class="at" style="top:0;left:0;height:{each - 3:.1f}px;'
+            f'width:{max(long, 2):.1f}px;background:{shade};opacity:.45"></div>'
+            f'<div class="stat" style="left:6px;right:6px;height:{each - 3:.1f}px">'
+            f'<span>{html.escape(series.name)}</span>'
+            f'<b style="color:{shade}">{html.escape(said)}</b></div></div>')
     return "".join(parts)
 
 

@@ -238,15 +238,19 @@ CHAIN = Row(100, "Where connections wait, and why they end", [
     ),
     Panel(
         106, "6 · Why they ended", 4, "short",
-        """Connections that ended in the shown time, by reason, the most frequent first. exit,
-        peer_closed, unused, idle_timeout and shutdown are ordinary. peer_reset and peer_dead come
-        from clients or the network; invalid_utf8 and message_too_long are clients of another
-        protocol; send_timeout are clients that do not read; responder_ and worker_ are faults of
-        ours. Next: "Closes by reason" tells when it began.""",
+        """Connections that ended in the shown time, by reason: in orange those that nobody wished,
+        then the ordinary ones. peer_reset and peer_dead come from clients or the network;
+        invalid_utf8 and message_too_long are clients of another protocol; send_timeout are clients
+        that do not read; responder_ and worker_ are faults of ours. Next: "Closes by reason" tells when it began.""",
         [
             Query(
-                "topk(6, sum by (reason) (increase("
-                f"talkback_connections_closed_total{{{LISTENER}}}[$__range])) > 0)",
+                "topk(6, sum by (reason) (increase(talkback_connections_closed_total"
+                f'{{{LISTENER}, reason!~"{ORDINARY}"}}[$__range])) > 0)',
+                "{{reason}}", steps=(DOUBTFUL,), instant=True,
+            ),
+            Query(
+                "topk(3, sum by (reason) (increase(talkback_connections_closed_total"
+                f'{{{LISTENER}, reason=~"{ORDINARY}"}}[$__range])) > 0)',
                 "{{reason}}", instant=True,
             ),
         ],
@@ -642,7 +646,7 @@ WORKERS = Row(500, "Workers and process", [
         head_timeout: somebody holds its 32 places; do not expose it to clients.""",
         [Query(rate("talkback_scrapes_rejected_total", "reason", SERVER), "{{reason}}")],
         table=True,
-        alerts=("WatchBlinded",),
+        alerts=("WatchBlinded", "WatchGaps"),
     ),
 ])
 

@@ -81,7 +81,7 @@ fn make(page: Page, request: &Request, watch: &Watch) -> Answer {
             scrape: Scrape::new(page, Code::Ok),
             content_type: HTML,
             headers: status::headers(),
-            body: status::PAGE.as_bytes().to_vec(),
+            body: status::page(watch.access.closed.as_deref()).into_bytes(),
         },
         Page::Other => text(page, Code::NotFound, "not found\n"),
     }
@@ -151,7 +151,7 @@ mod tests {
             check(method, "/healthz", false, 200, "ok\n");
             check(method, "/readyz", true, 200, "ready\n");
             check(method, "/readyz", false, 503, "draining\n");
-            check(method, "/", true, 200, &status::PAGE);
+            check(method, "/", true, 200, &status::page(None));
             check(method, "/metrics/", true, 404, "not found\n");
         }
     }

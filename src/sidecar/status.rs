@@ -22,8 +22,14 @@ const SCRIPT: &str = concat!(
     include_str!("status/page.js"),
 );
 
-/// The page, the same for everybody.
-pub(super) static PAGE: LazyLock<String> = LazyLock::new(|| {
+/// The page, the same for everybody; `closed` is why `/connections` is shown to nobody, if so.
+pub(super) fn page(closed: Option<&str>) -> String {
+    let Some(why) = closed else { return PAGE.clone() };
+    let why = why.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;");
+    PAGE.replacen("<body>", &format!("<body data-closed=\"{why}\">"), 1)
+}
+
+static PAGE: LazyLock<String> = LazyLock::new(|| {
     let body = include_str!("status/page.html");
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -76,6 +82,13 @@ mod tests {
         for part in [STYLE, SCRIPT] {
             assert!(!part.contains("</") && !part.contains("<!--"));
         }
+    }
+
+    #[test]
+    fn why_connections_are_shown_to_nobody_stands_on_the_page_and_breaks_out_of_nothing() {
+        assert!(page(None).contains("\n<body>\n"));
+        let told = page(Some("a = \"b\" & <c>"));
+        assert!(told.contains("<body data-closed=\"a = &quot;b&quot; &amp; &lt;c>\">\n"));
     }
 
     #[test]

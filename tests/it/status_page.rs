@@ -249,9 +249,13 @@ fn where_connections_are_not_told_the_page_says_why_and_goes_on() {
     tab.eventually(
         "connections",
         || (),
-        |told| told.contains("turns /connections off") && told.contains("(403)"),
+        |told| told.contains("metrics.connections = \"never\" turns /connections off"),
     );
     tab.eventually("reply-rate", || client.echo("hello"), |rate| number(rate) > 0.0);
+    assert_eq!(tab.log(), [""; 0]);
+    // It does not ask what would be refused.
+    let asked = "talkback_scrapes_total{code=\"403\",path=\"/connections\"}";
+    assert_eq!(server.metrics().get(asked), 0.0);
 }
 
 /// The names in the page's script are those of metrics that exist.

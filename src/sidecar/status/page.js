@@ -13,8 +13,11 @@ let restartedAt = null;
 let wasDraining = false;
 // Which server this is: what it says of itself, else the address that the page came from.
 let server = { host: location.host, pid: null };
-// Why /connections is not shown; asked again only when the server has been away.
-let refused = null;
+// Why /connections is shown to nobody, where that is so: a question would only be refused, and the
+// browser would say so in its console.
+const CLOSED = document.body.dataset.closed ?? null;
+// Why it is not shown here; asked again only when the server has been away.
+let refused = CLOSED;
 // A page opened in the background asks once, so that it is not empty.
 let timer = setTimeout(poll, 0);
 
@@ -225,7 +228,7 @@ function pendingOf(byPending) {
 function paintConnections([byPending, byBytes, byAge]) {
     const place = document.getElementById("connections");
     place.classList.toggle("refused", refused !== null);
-    put("connections-refused", refused ?? "");
+    put("connections-refused", refused === null ? "" : `Connections are not shown: ${refused}`);
     const pending = pendingOf(byPending) ?? [];
     document.getElementById("pending-card").hidden = pending.length === 0;
     mostPending.fill(pending);
@@ -352,8 +355,10 @@ async function askConnections(sort) {
         if (answer.ok) {
             return await answer.json();
         }
-        const why = (await answer.text()).trim();
-        refused = `Connections are not shown here: ${why} (${answer.status})`;
+        // What else there may be is over the next time.
+        if (answer.status === 403) {
+            refused = (await answer.text()).trim();
+        }
     } catch {
         // The server is busy or gone; what is asked beside this tells which.
     }
@@ -370,18 +375,22 @@ async function askAllOrders() {
 
 async function poll() {
     const began = performance.now();
+    let answers = null;
     try {
-        const [snapshot, connections] = await Promise.all([askMetrics(), askAllOrders()]);
-        if (document.body.classList.contains("silent")) {
-            document.body.classList.remove("silent");
-            refused = null;
-        }
-        lastAnswer = Date.now();
-        paint(lastAnswer, snapshot, connections);
+        answers = await Promise.all([askMetrics(), askAllOrders()]);
     } catch (error) {
         paintSilence(error);
     }
     schedule(Math.max(INTERVAL_MS - (performance.now() - began), 100));
+    // Not in the block above: a fault of the page's own is told in the console, not as a silence.
+    if (answers !== null) {
+        if (document.body.classList.contains("silent")) {
+            document.body.classList.remove("silent");
+            refused = CLOSED;
+        }
+        lastAnswer = Date.now();
+        paint(lastAnswer, ...answers);
+    }
 }
 
 // One question is under way or planned at any time; none for a page that nobody sees.
