@@ -16,10 +16,13 @@ use socket2::SockRef;
 /// Nothing here takes that long; a test that waits longer has failed.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The lines that a program logs, as JSON where they are.
+pub type Log = Arc<Mutex<Vec<Value>>>;
+
 /// A `talkback serve` with a config of its own, JSON logs, and ports that the kernel picked.
 pub struct Server {
     child: Child,
-    log: Arc<Mutex<Vec<Value>>>,
+    log: Log,
     reader: Option<JoinHandle<()>>,
     _dir: tempfile::TempDir,
 }
@@ -67,16 +70,7 @@ impl Server {
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = prepare(&mut command).spawn().unwrap();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let sink = log.clone();
-        let reader = std::thread::spawn(move || {
-            for line in lines {
-                let line = line.unwrap();
-                let value = serde_json::from_str(&line).unwrap_or(Value::String(line));
-                sink.lock().unwrap().push(value);
-            }
-        });
+        let (log, reader) = read_log(&mut child);
         Self { child, log, reader: Some(reader), _dir: dir }
     }
 
@@ -340,6 +334,21 @@ impl Client {
     pub fn reset(self) {
         SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
+}
+
+/// Reads what a child says on standard error until that closes, in a thread of its own.
+pub fn read_log(child: &mut Child) -> (Log, JoinHandle<()>) {
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let log = Log::default();
+    let sink = log.clone();
+    let reader = std::thread::spawn(move || {
+        for line in lines {
+            let line = line.unwrap();
+            let value = serde_json::from_str(&line).unwrap_or(Value::String(line));
+            sink.lock().unwrap().push(value);
+        }
+    });
+    (log, reader)
 }
 
 fn lossy(bytes: &[u8]) -> String {

@@ -3,16 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use serde_json::Value;
 
-use crate::harness::{PATIENCE, eventually};
+use crate::harness::{Log, PATIENCE, eventually, read_log};
 
 const CONFIG: &str = "config/prometheus/prometheus.yml";
 const TARGETS: &str = "config/prometheus/targets/talkback.yml";
@@ -28,7 +27,7 @@ const PACES: [(&str, &str); 3] = [
 /// A running Prometheus.
 pub struct Prometheus {
     child: Child,
-    log: Arc<Mutex<Vec<Value>>>,
+    log: Log,
     reader: Option<JoinHandle<()>>,
     address: SocketAddr,
     directory: tempfile::TempDir,
@@ -53,16 +52,7 @@ impl Prometheus {
         command.args(["--web.listen-address=127.0.0.1:0", "--log.format=json"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("prometheus: {error}"));
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let sink = log.clone();
-        let reader = std::thread::spawn(move || {
-            for line in lines {
-                let line = line.unwrap();
-                let value = serde_json::from_str(&line).unwrap_or(Value::String(line));
-                sink.lock().unwrap().push(value);
-            }
-        });
+        let (log, reader) = read_log(&mut child);
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut prometheus = Self { child, log, reader: Some(reader), address, directory };
         eventually("prometheus is ready", || {
