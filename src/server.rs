@@ -12,6 +12,7 @@ mod lifecycle;
 mod listen;
 mod pace;
 mod pool;
+mod question;
 mod reclaim;
 mod start;
 mod timers;

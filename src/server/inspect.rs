@@ -9,7 +9,7 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::bounded;
 
 use crate::config::{Address, Metrics, ShowConnections};
 use crate::connection::Snapshot;
@@ -17,34 +17,11 @@ use crate::sidecar::{Access, Query, Sort};
 
 use super::lifecycle::Lifecycle;
 use super::pool::{Pool, Seat};
+use super::question::{Answer, Found, Question};
 use page::{Report, Standing};
 
 /// How long a worker has to answer.
 const PATIENCE: Duration = Duration::from_millis(200);
-
-/// What one worker is asked.
-pub(super) struct Question {
-    worker: usize,
-    query: Query,
-    /// Nobody waits for the answer any more from then on.
-    until: Instant,
-    answers: Sender<Answer>,
-}
-
-/// What one worker has to say.
-struct Answer {
-    worker: usize,
-    connections: usize,
-    /// Those of its connections that stand first in the order asked for, in no order.
-    found: Vec<Found>,
-}
-
-/// One connection, told apart from every other of its worker.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Found {
-    pub(super) generation: u64,
-    pub(super) snapshot: Snapshot,
-}
 
 /// A question on its way through a worker's connections. It remembers where they are, not what they
 /// were, so that what is shown in the end is of one moment.

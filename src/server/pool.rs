@@ -15,7 +15,7 @@ use crate::responder::{LateReply, Mailbox};
 
 use super::admit::Slot;
 use super::doorbell::Doorbell;
-use super::inspect::Question;
+use super::question::Question;
 
 /// A worker whose turn has lasted longer is passed over.
 const STALLED: Duration = Duration::from_millis(100);

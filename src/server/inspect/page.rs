@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::connection::peer_name;
 use crate::sidecar::Query;
 
-use super::Found;
+use crate::server::question::Found;
 
 /// Everything that the page tells.
 pub(super) struct Report<'a> {

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use crate::server::inspect::{Found, Survey};
+use crate::server::inspect::Survey;
+use crate::server::question::Found;
 
 use super::{Entry, Worker};
 
