@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
@@ -33,6 +34,9 @@ const ARGUMENTS: &[&str] = &[
     "--lang=en-US",
 ];
 
+/// For a browser that is read from a slow disk for the first time, beside all other tests.
+const START: Duration = Duration::from_secs(60);
+
 static BROWSER: Mutex<Option<Browser>> = Mutex::new(None);
 
 struct Browser {
@@ -56,7 +60,8 @@ impl Browser {
             "goog:loggingPrefs": {"browser": "ALL"},
             "goog:chromeOptions": {"args": arguments},
         }}});
-        let session = browser.ask("POST", "/session", &wanted).expect("Chromium starts");
+        let session = browser.ask_within(START, "POST", "/session", &wanted);
+        let session = session.expect("Chromium starts");
         browser.session = session["sessionId"].as_str().unwrap().to_owned();
         browser
     }
@@ -78,7 +83,7 @@ impl Browser {
             // Nobody hears it who was told too late.
             let _ = tell.send((port, said));
         });
-        let (port, said) = told.recv_timeout(PATIENCE).expect("chromedriver says something");
+        let (port, said) = told.recv_timeout(START).expect("chromedriver says something");
         let Some(port) = port else {
             drop(life);
             keeper.wait().unwrap();
@@ -95,10 +100,20 @@ impl Browser {
 
     /// One command of WebDriver; an error comes with what the driver says.
     fn ask(&self, method: &str, path: &str, body: &Value) -> Result<Value, String> {
+        self.ask_within(PATIENCE, method, path, body)
+    }
+
+    fn ask_within(
+        &self,
+        patience: Duration,
+        method: &str,
+        path: &str,
+        body: &Value,
+    ) -> Result<Value, String> {
         let body = body.to_string();
         let said = |error: std::io::Error| error.to_string();
         let mut stream = TcpStream::connect(self.driver).map_err(said)?;
-        stream.set_read_timeout(Some(PATIENCE)).map_err(said)?;
+        stream.set_read_timeout(Some(patience)).map_err(said)?;
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
