@@ -42,9 +42,6 @@ const EVENTS: usize = 1024;
 /// Taken from each inbox between two waits, so that a flood does not hold up conversations.
 const INBOX_ITEMS_A_TURN: usize = 128;
 
-/// A wait for events that are there already takes no longer.
-const WITHOUT_SLEEP: Duration = Duration::from_micros(10);
-
 /// What all workers look at.
 pub(super) struct Shared {
     pub(super) instruments: Arc<Instruments>,
@@ -179,13 +176,14 @@ impl Worker {
         self.seat.end_turn(self.began.elapsed());
     }
 
-    /// Says that this worker is up, and since when what woke it may have been there: if it slept,
-    /// it was woken at once; if not, that came while it was last at work.
+    /// Says that this worker is up, and since when what woke it may have been there: if it slept
+    /// for longer than it had worked, it was woken at once; if not, that came while it worked.
     fn get_up(&mut self) -> Instant {
         self.seat.doorbell().get_up();
         let began = Instant::now();
-        let has_slept = began.saturating_duration_since(self.lay_down) > WITHOUT_SLEEP;
-        self.there_since = if has_slept { began } else { self.began };
+        let slept = began.saturating_duration_since(self.lay_down);
+        let worked = self.lay_down.saturating_duration_since(self.began);
+        self.there_since = if slept > worked { began } else { self.began };
         self.began = began;
         self.seat.begin_turn(began);
         began

@@ -69,6 +69,8 @@ fn a_server_that_closes_does_not_wait_for_the_clients_end_to_be_said() {
     client.expect_end();
     drop(client);
     eventually_closed(&server, &[("responder_error", 1)]);
+    // A reply that was never given took no time.
+    assert_eq!(metrics(&server).sum("talkback_respond_seconds_count"), 0.0);
 }
 
 #[test]

@@ -34,6 +34,29 @@ fn who_waits_for_a_stalled_worker_is_in_its_inbox_and_so_is_the_time() {
     assert!(metrics.sum(&format!("{WAIT}_sum")) >= 3.0 * LONG.as_secs_f64(), "{metrics}");
 }
 
+#[test]
+fn who_waits_behind_a_stalled_neighbour_is_timed_so_and_the_worker_is_not_idle() {
+    const LONG: Duration = Duration::from_millis(300);
+    let mut stalling = Stalling::start(&config());
+    let mut neighbour = connect(&stalling.server);
+    neighbour.echo("hello\n");
+    let _stalled = stalling.stall();
+    neighbour.send("hello\n");
+    let began = Instant::now();
+    eventually("time passes", || began.elapsed() >= LONG);
+    let busy = stalling.metrics().sum("talkback_worker_busy_seconds_total");
+    assert!(busy >= LONG.as_secs_f64(), "{busy}");
+    stalling.release();
+    neighbour.expect("hello\n");
+    // The one that stalled, and the one behind it.
+    eventually("two took long", || {
+        let metrics = stalling.metrics();
+        let timed = |suffix: &str| metrics.sum(&format!("talkback_respond_seconds_{suffix}"));
+        timed("count") == 3.0
+            && timed("count") - timed("bucket{listener=\"main\",le=\"0.2\"}") == 2.0
+    });
+}
+
 /// How many turns end with work left, where so many messages are there at once and ten are a turn.
 #[track_caller]
 fn check_yields(messages: usize, least: f64, most: f64) {
