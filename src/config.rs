@@ -81,6 +81,9 @@ pub struct Listener {
     pub responder: String,
     /// The word that ends a conversation; empty = none, `None` = see [`Listener::exit_word`].
     pub exit_word: Option<String>,
+    /// How long an answer that comes later may take, if its responder says nothing else; above
+    /// zero.
+    pub reply_timeout: Duration,
     /// What becomes of bytes that are not UTF-8.
     pub invalid_utf8: InvalidUtf8,
     /// `raw`: the most one receive takes (never more than 64 KiB); `line`: the longest line.
@@ -254,6 +257,7 @@ impl Default for Listener {
             framing: Framing::Raw,
             responder: "echo".to_owned(),
             exit_word: None,
+            reply_timeout: Duration::from_secs(30),
             invalid_utf8: InvalidUtf8::Close,
             max_message_bytes: MAX_RECEIVE_BYTES,
         }

@@ -1,6 +1,7 @@
 //! One connection from its first byte to its close reason: receive, frame, respond, send, close, in
 //! the order of [`Connection::advance`]. It never waits; who waits for it is the worker's business.
 
+mod ask;
 mod close;
 mod recv;
 mod send;
@@ -9,16 +10,16 @@ mod times;
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 
 use crate::metrics::{CloseReason, ListenerRecorders, Tally};
-use crate::responder::{self, LateReply, Mailbox, Responder, Service};
+use crate::responder::{Mailbox, Responder, Service};
 use crate::wire::{Framer, MAX_HELD, MAX_RECEIVE_BYTES, Protocol};
 
+use ask::Awaited;
 use recv::{Received, Stop};
 use send::Pending;
 use times::Times;
@@ -46,6 +47,8 @@ pub(crate) struct Conversation {
     pub(crate) protocol: Protocol,
     /// How messages are answered.
     pub(crate) service: Service,
+    /// How long an answer that comes later may take.
+    pub(crate) reply_timeout: Duration,
     /// The most one receive takes, at most [`MAX_RECEIVE_BYTES`].
     pub(crate) receive_bytes: usize,
     /// Unsent replies above which the client is not read.
@@ -79,12 +82,18 @@ pub(crate) struct Turn<'w> {
     pub(crate) recorders: &'w mut ListenerRecorders,
     /// What is here to receive has been there no longer than since then.
     pub(crate) there_since: Instant,
-    /// Where late replies to this connection go.
-    pub(crate) mailbox: &'w Arc<dyn Mailbox>,
+    /// What responders are given.
+    pub(crate) services: &'w Services,
     /// The connection's place with its worker, and its generation.
     pub(crate) place: (usize, u64),
+}
+
+/// What a worker has for the responders of its connections.
+pub(crate) struct Services {
+    /// Where late replies to its connections go.
+    pub(crate) mailbox: Arc<dyn Mailbox>,
     /// Counts panics of responders.
-    pub(crate) panics: &'w IntCounter,
+    pub(crate) panics: IntCounter,
 }
 
 /// What a turn led to.
@@ -93,6 +102,8 @@ pub(crate) struct Turn<'w> {
 pub(crate) enum Outcome {
     /// Nothing to do before an event, a late reply or a deadline.
     Waiting,
+    /// The same, and at that time a delayed answer takes effect: [`Connection::release`].
+    Delayed(Instant),
     /// Work is left and no event will tell of it: the connection wants another turn.
     Again,
     /// It is over: count, then drop.
@@ -120,14 +131,6 @@ enum Phase {
     Lingering(CloseReason),
 }
 
-/// A message whose reply comes later.
-#[derive(Debug, Clone, Copy)]
-struct Awaited {
-    message: u64,
-    /// `None`: for longer than the clock can tell.
-    until: Option<Instant>,
-}
-
 /// One connection.
 ///
 /// Received bytes that were not yet cut into messages are in `rest`; while there are any, or
@@ -147,6 +150,10 @@ pub(crate) struct Connection {
     is_stopped: bool,
     /// The peer's FIN was received.
     has_input_ended: bool,
+    /// The responder was told of that.
+    is_finished: bool,
+    /// The responder wants a reset.
+    is_cut: bool,
     /// Bytes that may still be received before a stop; `None` while no stop is under way.
     last_receive: Option<u32>,
     pending: Pending,
@@ -154,7 +161,7 @@ pub(crate) struct Connection {
     tallied_pending: u32,
     readiness: Readiness,
     phase: Phase,
-    awaited: Option<Awaited>,
+    awaited: Option<Box<Awaited>>,
     /// Lingering: bytes that the peer had not acknowledged when we last looked.
     unacknowledged: u32,
     times: Times,
@@ -184,6 +191,8 @@ impl Connection {
             rest_at: 0,
             is_stopped: false,
             has_input_ended: false,
+            is_finished: false,
+            is_cut: false,
             last_receive: None,
             pending: Pending::default(),
             tallied_pending: 0,
@@ -217,41 +226,31 @@ impl Connection {
     /// One turn: goes on with everything that can go on without waiting, within the turn's bounds.
     pub(crate) fn advance(&mut self, buffer: &mut [u8], turn: &mut Turn<'_>) -> Outcome {
         let before = self.marks();
-        if !self.is_open {
-            self.open(turn);
-        }
+        let mut step = if self.is_open { None } else { self.open(turn) };
         let outcome = loop {
-            let step = match self.phase {
+            if let Some(outcome) = step {
+                break outcome;
+            }
+            step = match self.phase {
                 Phase::Reading => self.converse(buffer, turn),
                 Phase::Flushing(reason) => self.flush_and_close(reason, buffer, turn),
                 Phase::Lingering(reason) => self.linger(reason, buffer, turn),
             };
-            if let Some(outcome) = step {
-                break outcome;
-            }
         };
         self.tally_pending(turn.tally);
         self.note_turn(&before, matches!(outcome, Outcome::Ended(_)), turn);
         outcome
     }
 
-    fn open(&mut self, turn: &mut Turn<'_>) {
+    #[cold]
+    fn open(&mut self, turn: &mut Turn<'_>) -> Option<Outcome> {
         self.is_open = true;
         if self.peer.is_none() {
             // A Unix socket takes nothing over from its listener. Where the kernel refuses, urgent
             // data is lost, but nothing waits behind it.
             let _ = rustix::net::sockopt::set_socket_oobinline(&self.socket, true);
         }
-        if let Service::Custom(factory) = &self.conversation.service {
-            let client = responder::Client::new(&self.conversation.name, self.peer);
-            match catch_unwind(AssertUnwindSafe(|| factory(&client))) {
-                Ok(responder) => self.responder = Some(responder),
-                Err(_) => {
-                    turn.panics.inc();
-                    self.phase = Phase::Flushing(CloseReason::ResponderPanic);
-                }
-            }
-        }
+        self.make_responder(turn)
     }
 
     /// Receives and answers until something stops it; `None`: the phase has changed.
@@ -269,7 +268,7 @@ impl Connection {
                 }
             }
             if self.awaited.is_some() {
-                return Some(self.check_error(turn).unwrap_or(Outcome::Waiting));
+                return Some(self.check_error(turn).unwrap_or_else(|| self.awaiting()));
             }
             if self.pending.len() > self.conversation.max_pending_bytes {
                 return Some(Outcome::Waiting);
@@ -288,40 +287,24 @@ impl Connection {
                     Received::Failed(error) => return Some(self.failed(error, turn)),
                 }
             };
-            match stop {
-                Stop::UsedUp | Stop::Held => {}
-                Stop::End(reason) => return self.stop_reading(reason),
-                Stop::Panicked => return self.panicked(turn),
-                Stop::Failed(error) => return Some(self.failed(error, turn)),
+            if !matches!(stop, Stop::UsedUp | Stop::Held) {
+                return self.follow(stop, turn);
             }
         }
     }
 
-    /// The reply that was to come later, or the news that there will be none. A turn must follow if
-    /// the answer is yes; no: nobody waits for it any more.
-    pub(crate) fn answer_late(&mut self, reply: LateReply, tally: &mut Tally) -> bool {
-        let is_awaited =
-            self.awaited.is_some_and(|awaited| awaited.message == reply.address.message);
-        if !is_awaited {
-            return false;
-        }
-        self.awaited = None;
-        match reply.text {
-            Some(text) => {
-                let terminator = self.conversation.protocol.terminator();
-                if self.pending.is_empty() {
-                    self.times.progress = Instant::now();
-                }
-                let most = self.conversation.max_pending_bytes;
-                self.pending.append(&[text.as_bytes(), terminator.as_bytes()], most);
-                self.tally_pending(tally);
-                tally.replies += 1;
+    /// What follows from the end of answering.
+    fn follow(&mut self, stop: Stop, turn: &mut Turn<'_>) -> Option<Outcome> {
+        match stop {
+            Stop::UsedUp | Stop::Held => None,
+            Stop::End(reason) => self.stop_reading(reason),
+            Stop::Cut => {
+                self.is_cut = true;
+                self.stop_reading(CloseReason::ResponderClosed)
             }
-            None => {
-                self.stop_reading(CloseReason::ResponderError);
-            }
+            Stop::Panicked => self.panicked(turn),
+            Stop::Failed(error) => Some(self.failed(error, turn)),
         }
-        true
     }
 
     /// A stop has begun: one last receive, then the end. A turn must follow.

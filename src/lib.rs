@@ -29,7 +29,7 @@ pub mod wire;
 
 pub use client_text::ClientText;
 pub use config::Config;
-pub use responder::{Answer, Context, Reply, Responder, Responders, Ticket};
+pub use responder::{Answer, Context, Late, Reply, Responder, Responders, Sender, Ticket};
 pub use server::{Server, StartError, Summary};
 
 /// The README's examples are compiled and run as tests.

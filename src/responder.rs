@@ -1,28 +1,39 @@
 //! What answers a message. Pure: a responder sees text and writes text; sockets, clocks, threads
-//! and metrics are not its business. An answer that comes later goes through a [`Ticket`].
+//! and metrics are not its business, time and randomness arrive as values. A delay is a value
+//! returned; an answer that comes later goes through a [`Ticket`], a text unasked for through a
+//! [`Sender`].
 
-use std::collections::BTreeMap;
+mod late;
+mod service;
+
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
+
+pub use late::{Address, Late, LateReply, Mailbox, Push, SendError, Sender, Ticket};
+pub use service::{Factory, Responders, Service};
 
 /// What a responder did with a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 #[must_use]
 pub enum Answer {
     /// The reply was written.
     Reply,
-    /// There is none.
+    /// There is none; what was written is dropped.
     Silence,
     /// The reply comes through the [`Ticket`] taken from [`Context::ticket`], or the connection
-    /// closes after `within`. Until then the connection is not read; others go on.
-    Later {
-        /// How long the reply may take.
-        within: Duration,
-    },
+    /// closes as `responder_timeout` after the listener's `reply_timeout`. Until then its client's
+    /// next messages wait; others go on.
+    Later,
+    /// The same with a bound of its own.
+    LaterWithin(Duration),
     /// What was written is the last reply; the connection closes behind it.
     ReplyAndClose,
+    /// Nothing is sent; the connection closes behind the replies before.
+    Close,
+    /// The connection is reset: replies that are still pending are thrown away.
+    Reset,
     /// The responder cannot go on; the connection closes, what was written is dropped.
     Failed,
 }
@@ -35,39 +46,94 @@ pub struct Client<'a> {
     pub listener: &'a str,
     /// The peer's address; `None` on a Unix socket.
     pub peer: Option<SocketAddr>,
+    /// The address that the peer reached; `None` on a Unix socket.
+    pub local: Option<SocketAddr>,
 }
 
 impl<'a> Client<'a> {
     /// A client of that listener.
     #[must_use]
-    pub fn new(listener: &'a str, peer: Option<SocketAddr>) -> Self {
-        Self { listener, peer }
+    pub fn new(listener: &'a str, peer: Option<SocketAddr>, local: Option<SocketAddr>) -> Self {
+        Self { listener, peer, local }
     }
 }
 
 /// Answers the messages of one connection, in their order, on the thread of its worker: a call that
 /// blocks holds up every connection of that worker.
+///
+/// A panic costs its own connection, which closes as `responder_panic`; the responder is not
+/// asked again.
 pub trait Responder: Send {
+    /// The connection is open; a text written here is a greeting.
+    fn open(&mut self, reply: &mut Reply<'_>, context: &mut Context<'_>) -> Answer {
+        let _ = (reply, context);
+        Answer::Silence
+    }
+
     /// Answers `text`: writes the reply, without the framing's terminator.
     fn respond(&mut self, text: &str, reply: &mut Reply<'_>, context: &mut Context<'_>) -> Answer;
+
+    /// The client has ended its side, and all its messages are answered: room for a last answer,
+    /// now or later. The connection closes behind it. Not called where something else ended the
+    /// reading, such as the exit word, a timeout or a stop.
+    fn finish(&mut self, reply: &mut Reply<'_>, context: &mut Context<'_>) -> Answer {
+        let _ = (reply, context);
+        Answer::Silence
+    }
+
+    /// The connection has ended, in whatever way but by this responder's panic; called once, as the
+    /// last of all calls. `reason` is the label of `talkback_connections_closed_total`.
+    fn end(&mut self, reason: &str) {
+        let _ = reason;
+    }
 }
 
 /// Where a reply is written: the worker's buffer of what is sent next. `write!` works on it.
 #[derive(Debug)]
 pub struct Reply<'a> {
     buffer: &'a mut Vec<u8>,
+    start: usize,
+    is_terminated: bool,
 }
 
 impl<'a> Reply<'a> {
     /// A reply written behind what `buffer` holds.
     #[must_use]
     pub fn new(buffer: &'a mut Vec<u8>) -> Self {
-        Self { buffer }
+        Self { start: buffer.len(), buffer, is_terminated: true }
     }
 
     /// Adds to the reply.
     pub fn push(&mut self, text: &str) {
-        self.buffer.extend_from_slice(text.as_bytes());
+        self.push_bytes(text.as_bytes());
+    }
+
+    /// Adds bytes that may be no text, such as a simulated fault's or a program's output.
+    pub fn push_bytes(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The reply is sent as it stands: it brings what ends it, and the framing's terminator is left
+    /// out.
+    pub fn without_terminator(&mut self) {
+        self.is_terminated = false;
+    }
+
+    /// Whether the framing's terminator is added.
+    #[must_use]
+    pub fn is_terminated(&self) -> bool {
+        self.is_terminated
+    }
+
+    /// What was written so far.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.buffer[self.start..]
+    }
+
+    /// Drops what was written but for the first `length` bytes.
+    pub fn truncate(&mut self, length: usize) {
+        self.buffer.truncate(self.start + length);
     }
 }
 
@@ -78,163 +144,80 @@ impl fmt::Write for Reply<'_> {
     }
 }
 
+/// What surrounds a responder: the server on a connection, or a test.
+pub trait Host {
+    /// The right to answer the message at hand later.
+    fn ticket(&mut self) -> Ticket;
+
+    /// A way to the connection for texts that nobody asked for.
+    fn sender(&mut self) -> Sender;
+
+    /// Since the beginning of 1970, in UTC.
+    fn unix_time(&mut self) -> Duration;
+
+    /// A number from all that 64 bits hold, each as likely. Not for secrets.
+    fn random(&mut self) -> u64;
+}
+
 /// What a responder may use beside the message.
 pub struct Context<'a> {
-    ticket: &'a mut dyn FnMut() -> Ticket,
+    host: &'a mut dyn Host,
+    message: u64,
+    delay: Duration,
 }
 
 impl<'a> Context<'a> {
-    /// A context whose tickets come from `ticket`.
+    /// The context of the message of that number.
     #[must_use]
-    pub fn new(ticket: &'a mut dyn FnMut() -> Ticket) -> Self {
-        Self { ticket }
+    pub fn new(host: &'a mut dyn Host, message: u64) -> Self {
+        Self { host, message, delay: Duration::ZERO }
     }
 
     /// The right to answer this message later, from any thread. Use it with [`Answer::Later`].
     pub fn ticket(&mut self) -> Ticket {
-        (self.ticket)()
+        self.host.ticket()
+    }
+
+    /// A way to send texts to this connection at any time and from any thread.
+    pub fn sender(&mut self) -> Sender {
+        self.host.sender()
+    }
+
+    /// The number of this message on its connection, from 1; 0 in [`Responder::open`].
+    #[must_use]
+    pub fn message(&self) -> u64 {
+        self.message
+    }
+
+    /// The time since the beginning of 1970, in UTC.
+    pub fn unix_time(&mut self) -> Duration {
+        self.host.unix_time()
+    }
+
+    /// A number from all that 64 bits hold, each as likely. Not for secrets.
+    pub fn random(&mut self) -> u64 {
+        self.host.random()
+    }
+
+    /// The answer takes effect so much later, to the millisecond and never before; the client's
+    /// next messages wait. A late answer is not delayed.
+    pub fn delay(&mut self, delay: Duration) {
+        self.delay = delay;
+    }
+
+    /// What [`Context::delay`] was told.
+    #[must_use]
+    pub fn delayed(&self) -> Duration {
+        self.delay
     }
 }
 
 impl fmt::Debug for Context<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Context").finish_non_exhaustive()
-    }
-}
-
-/// Names the one message that a late reply belongs to. A reply to a connection that is gone, or to
-/// a message whose time is over, is dropped: `generation` tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Address {
-    /// The connection's place with its worker.
-    pub slot: usize,
-    /// Differs for each connection in that place.
-    pub generation: u64,
-    /// Differs for each message of that connection.
-    pub message: u64,
-}
-
-/// A reply that comes later.
-#[derive(Debug)]
-pub struct LateReply {
-    /// Whose it is.
-    pub address: Address,
-    /// `None`: there will be no reply, the responder failed.
-    pub text: Option<String>,
-}
-
-/// Takes late replies to the worker that owns the connection; never blocks.
-pub trait Mailbox: Send + Sync {
-    /// Hands the reply over.
-    ///
-    /// # Errors
-    /// Gives the reply back when the inbox is full or its worker has ended.
-    fn deliver(&self, reply: LateReply) -> Result<(), LateReply>;
-}
-
-/// The right to answer one message later, once. Dropped unused it says that the responder failed.
-pub struct Ticket {
-    address: Address,
-    /// Emptied by the answer.
-    mailbox: Option<Arc<dyn Mailbox>>,
-}
-
-impl Ticket {
-    /// A ticket for the message at `address`.
-    #[must_use]
-    pub fn new(address: Address, mailbox: Arc<dyn Mailbox>) -> Self {
-        Self { address, mailbox: Some(mailbox) }
-    }
-
-    /// Answers the message.
-    ///
-    /// # Errors
-    /// Gives the ticket and the text back when the worker's inbox is full: the caller chooses
-    /// whether to try again or to drop it.
-    pub fn answer(mut self, text: String) -> Result<(), (Self, String)> {
-        let mailbox = self.mailbox.take().expect("a ticket answers once");
-        match mailbox.deliver(LateReply { address: self.address, text: Some(text) }) {
-            Ok(()) => Ok(()),
-            Err(reply) => {
-                self.mailbox = Some(mailbox);
-                Err((self, reply.text.unwrap_or_default()))
-            }
-        }
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        if let Some(mailbox) = self.mailbox.take() {
-            // Where even this finds no room, the deadline closes the connection.
-            let _ = mailbox.deliver(LateReply { address: self.address, text: None });
-        }
-    }
-}
-
-impl fmt::Debug for Ticket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket").field("address", &self.address).finish_non_exhaustive()
-    }
-}
-
-/// Makes the responder of each new connection of a listener.
-pub type Factory = Arc<dyn Fn(&Client<'_>) -> Box<dyn Responder> + Send + Sync>;
-
-/// How a listener's messages are answered.
-#[derive(Clone)]
-pub enum Service {
-    /// Each message is its own reply, sent from where it was received.
-    Echo,
-    /// Nothing is ever replied.
-    Discard,
-    /// By a responder of its own for each connection.
-    Custom(Factory),
-}
-
-impl fmt::Debug for Service {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Echo => "Echo",
-            Self::Discard => "Discard",
-            Self::Custom(_) => "Custom",
-        })
-    }
-}
-
-/// The services that a config can name.
-#[derive(Debug, Clone)]
-pub struct Responders {
-    by_name: BTreeMap<String, Service>,
-}
-
-impl Default for Responders {
-    /// `echo` and `discard`.
-    fn default() -> Self {
-        let built_in = [("echo", Service::Echo), ("discard", Service::Discard)];
-        Self { by_name: built_in.map(|(name, service)| (name.to_owned(), service)).into() }
-    }
-}
-
-impl Responders {
-    /// Adds a responder of the caller's own under `name`, or replaces the one that has it.
-    #[must_use]
-    pub fn with<F>(mut self, name: &str, factory: F) -> Self
-    where
-        F: Fn(&Client<'_>) -> Box<dyn Responder> + Send + Sync + 'static,
-    {
-        self.by_name.insert(name.to_owned(), Service::Custom(Arc::new(factory)));
-        self
-    }
-
-    /// The service of that name.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&Service> {
-        self.by_name.get(name)
-    }
-
-    /// All names, in order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.by_name.keys().map(String::as_str)
+        let Self { message, delay, .. } = self;
+        f.debug_struct("Context")
+            .field("message", message)
+            .field("delay", delay)
+            .finish_non_exhaustive()
     }
 }

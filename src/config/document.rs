@@ -158,6 +158,8 @@ fn listener<'s>(
     listener.framing = settle(&section, "framing", framing, Framing::Raw, unread.framing);
     put(&mut listener.responder, section.word("responder", responder));
     listener.exit_word = section.text("exit_word");
+    let reply_timeout = section.parsed("reply_timeout", NO_DURATION, duration::parse);
+    put(&mut listener.reply_timeout, reply_timeout);
     put(&mut listener.invalid_utf8, section.word("invalid_utf8", invalid_utf8_from_word));
     put(&mut listener.max_message_bytes, section.integer("max_message_bytes"));
     listener

@@ -72,6 +72,9 @@ pub(super) const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 pub(super) const FORMATS: &[&str] = &["text", "json"];
 pub(super) const SHOW_CONNECTIONS: &[&str] = &["loopback", "always", "never"];
 
+const REPLY_TIMEOUT: &str =
+    "a string of an integer and one of us ms s m h, such as \"5m\", above zero, up to \"8760h\"";
+
 const fn key(
     name: &'static str,
     allowed: Allowed,
@@ -112,6 +115,8 @@ static KEYS: &[Key] = &[
         "what answers: echo sends the message back, discard sends nothing"),
     key("listener.exit_word", Text("a string of at most 1024 bytes without CR or LF"), r#""exit""#,
         "the message that ends the conversation; \"\" = none, as for responders not built in"),
+    key("listener.reply_timeout", Text(REPLY_TIMEOUT), r#""30s""#,
+        "how long an answer that comes later may take; then the connection closes"),
     key("listener.invalid_utf8", Word(INVALID_UTF8), r#""close""#,
         "bytes that are no UTF-8: close the connection, or replace them by U+FFFD"),
     key("listener.max_message_bytes", Integer(1, 16_777_216), "65536",

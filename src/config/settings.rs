@@ -67,6 +67,7 @@ impl Listener {
             ("framing", quoted(framing_word(self.framing))),
             ("responder", quoted(&self.responder)),
             ("exit_word", quoted(self.exit_word())),
+            ("reply_timeout", quoted(&duration::format(self.reply_timeout))),
             ("invalid_utf8", quoted(invalid_utf8_word(self.invalid_utf8))),
             ("max_message_bytes", self.max_message_bytes.to_string()),
         ]);

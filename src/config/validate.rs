@@ -91,6 +91,7 @@ impl Rules<'_> {
             self.text(format!("{path}.unix_group"), group, "is not a group");
         }
         self.exit_word(path, listener);
+        self.reply_timeout(path, listener);
         self.max_message_bytes(path, listener);
     }
 
@@ -117,6 +118,15 @@ impl Rules<'_> {
                  allowed: a larger number, or another exit_word (\"\" = none)"
             );
             self.fault(bytes, problem);
+        }
+    }
+
+    fn reply_timeout(&mut self, path: &str, listener: &Listener) {
+        let key = format!("{path}.reply_timeout");
+        if listener.reply_timeout.is_zero() {
+            self.text(key, "0s", "is no bound");
+        } else {
+            self.duration(&key, listener.reply_timeout);
         }
     }
 

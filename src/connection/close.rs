@@ -3,7 +3,6 @@
 //! reason.
 
 use std::os::fd::AsFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -12,6 +11,7 @@ use rustix::net::Shutdown;
 use crate::metrics::{CloseReason, MEASURED, Tally};
 use crate::sys;
 
+use super::ask::Awaited;
 use super::recv::receive_into;
 use super::send::Pending;
 use super::{Connection, MAX_HELD, Outcome, Phase, TURN_BYTES, Turn};
@@ -61,7 +61,7 @@ impl Connection {
         }
         let send =
             (!self.pending.is_empty()).then(|| after(self.times.progress, timeouts.send)).flatten();
-        let awaited = self.awaited.and_then(|awaited| awaited.until);
+        let awaited = self.awaited.as_deref().and_then(Awaited::until);
         let owed = earlier(send, awaited);
         match self.times.message {
             Some(began) if self.is_read() => earlier(owed, after(began, timeouts.message)),
@@ -166,6 +166,9 @@ impl Connection {
         buffer: &mut [u8],
         turn: &mut Turn<'_>,
     ) -> Option<Outcome> {
+        if self.is_cut {
+            return Some(Outcome::Ended(self.lost(reason, true, turn.tally)));
+        }
         if let Err(error) = self.flush(turn) {
             return Some(self.failed(error, turn));
         }
@@ -232,22 +235,11 @@ impl Connection {
     /// kernel takes it now.
     pub(super) fn panicked(&mut self, turn: &mut Turn<'_>) -> Option<Outcome> {
         // It may be in any state; it is not asked again.
-        turn.panics.inc_by(u64::from(self.drop_responder().is_err()));
+        turn.services.panics.inc_by(u64::from(self.drop_responder().is_err()));
         if self.pending.is_empty() {
             return self.stop_reading(CloseReason::ResponderPanic);
         }
         Some(Outcome::Ended(self.lost(CloseReason::ResponderPanic, true, turn.tally)))
-    }
-
-    /// Lets the responder go, whose own drop may panic.
-    ///
-    /// # Errors
-    /// It did; that concerns this connection alone.
-    pub(crate) fn drop_responder(&mut self) -> Result<(), ()> {
-        let responder = self.responder.take();
-        let dropped = catch_unwind(AssertUnwindSafe(|| drop(responder)));
-        // What a panic carries may panic in its own drop, and who closes must not be interrupted.
-        dropped.map_err(std::mem::forget)
     }
 
     /// Whether a reply is pending or awaited.
@@ -256,7 +248,8 @@ impl Connection {
     }
 
     fn lost(&mut self, reason: CloseReason, is_reset: bool, tally: &mut Tally) -> Ending {
-        self.discard(self.pending.len(), tally);
+        let held = self.awaited.take().map_or(0, |awaited| awaited.held_bytes());
+        self.discard(self.pending.len() + held, tally);
         self.pending = Pending::default();
         self.tally_pending(tally);
         Ending { reason, is_reset }

@@ -1,8 +1,6 @@
 //! Bytes from the kernel, and what the framer and the responder make of them.
 
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
@@ -10,10 +8,11 @@ use tracing::debug;
 
 use crate::client_text::ClientText;
 use crate::metrics::CloseReason;
-use crate::responder::{Address, Answer, Context, Reply, Responder, Service, Ticket};
+use crate::responder::Service;
 use crate::wire::{Framer, MAX_HELD, MAX_RECEIVE_BYTES, Protocol, Step};
 
-use super::{Awaited, Budget, Connection, Turn, peer_name};
+use super::ask::Question;
+use super::{Budget, Connection, Turn, peer_name};
 
 /// What one receive came to.
 pub(super) enum Received {
@@ -36,6 +35,8 @@ pub(super) enum Stop {
     Held,
     /// The connection is not read any more.
     End(CloseReason),
+    /// The responder wants a reset.
+    Cut,
     /// The responder panicked.
     Panicked,
     Failed(Errno),
@@ -196,7 +197,8 @@ impl Connection {
             let message = match step {
                 Step::Message(message) => message,
                 Step::More if self.has_input_ended => {
-                    return Stop::End(end_of_input(self.received_bytes));
+                    let asked = self.ask_to_finish(turn);
+                    return asked.unwrap_or(Stop::End(end_of_input(self.received_bytes)));
                 }
                 Step::More => return Stop::UsedUp,
                 Step::Exit => return Stop::End(CloseReason::Exit),
@@ -214,14 +216,14 @@ impl Connection {
                 }
                 (Service::Discard, _) | (Service::Custom(_), None) => {}
                 (Service::Custom(_), Some(responder)) => {
-                    let (responder, text) = (&mut **responder, &message.text);
-                    match respond(responder, text, self.messages, chunk, terminator, turn) {
-                        Responded::Next => {}
-                        Responded::Later(awaited) => {
-                            self.awaited = Some(awaited);
-                            return Stop::Held;
-                        }
-                        Responded::Stop(stop) => return stop,
+                    let text = &message.text;
+                    let respond: Question<'_> =
+                        &mut |responder, reply, context| responder.respond(text, reply, context);
+                    let asked =
+                        turn.ask(&mut **responder, chunk, self.messages, terminator, respond);
+                    let heeded = asked.heed(&mut self.awaited, self.messages, conversation);
+                    if let Some(stop) = heeded {
+                        return stop;
                     }
                 }
             }
@@ -291,56 +293,4 @@ pub(super) fn receive_into(
 
 fn end_of_input(received_bytes: u64) -> CloseReason {
     if received_bytes == 0 { CloseReason::Unused } else { CloseReason::PeerClosed }
-}
-
-enum Responded {
-    Next,
-    Later(Awaited),
-    Stop(Stop),
-}
-
-/// Asks a responder of the user's own, whose panic concerns its connection alone.
-fn respond(
-    responder: &mut dyn Responder,
-    text: &str,
-    number: u64,
-    chunk: &[u8],
-    terminator: &str,
-    turn: &mut Turn<'_>,
-) -> Responded {
-    let (slot, generation) = turn.place;
-    let buffer = turn.outgoing.copied(chunk);
-    let before = buffer.len();
-    let mut ticket = || {
-        let address = Address { slot, generation, message: number };
-        Ticket::new(address, turn.mailbox.clone())
-    };
-    let answer = catch_unwind(AssertUnwindSafe(|| {
-        responder.respond(text, &mut Reply::new(buffer), &mut Context::new(&mut ticket))
-    }));
-    let responded = match answer {
-        Ok(Answer::Reply) => Responded::Next,
-        Ok(Answer::ReplyAndClose) => Responded::Stop(Stop::End(CloseReason::ResponderClosed)),
-        Ok(Answer::Silence) => {
-            buffer.truncate(before);
-            return Responded::Next;
-        }
-        Ok(Answer::Later { within }) => {
-            buffer.truncate(before);
-            let until = Instant::now().checked_add(within);
-            return Responded::Later(Awaited { message: number, until });
-        }
-        Ok(Answer::Failed) => {
-            buffer.truncate(before);
-            return Responded::Stop(Stop::End(CloseReason::ResponderError));
-        }
-        Err(_) => {
-            buffer.truncate(before);
-            turn.panics.inc();
-            return Responded::Stop(Stop::Panicked);
-        }
-    };
-    buffer.extend_from_slice(terminator.as_bytes());
-    turn.tally.replies += 1;
-    responded
 }

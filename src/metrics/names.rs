@@ -250,6 +250,8 @@ closed_enum! {
         Stale = "stale",
         /// The worker's inbox was full.
         InboxFull = "inbox_full",
+        /// It was a text that nobody had asked for, and its client leaves too much unread.
+        PendingFull = "pending_full",
     }
 }
 

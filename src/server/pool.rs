@@ -11,10 +11,11 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::metrics::names::LateReplyRefusal;
 use crate::metrics::{Instruments, WorkerReading};
-use crate::responder::{LateReply, Mailbox};
+use crate::responder::{LateReply, Mailbox, Push, SendError};
 
 use super::admit::Slot;
 use super::doorbell::Doorbell;
+use super::mail::Mail;
 use super::question::Question;
 
 /// A worker whose turn has lasted longer is passed over.
@@ -48,7 +49,7 @@ pub(super) enum Refusal {
 #[derive(Debug)]
 pub(super) struct Seat {
     arrivals: Sender<Seated>,
-    replies: Sender<LateReply>,
+    mail: Sender<Mail>,
     /// The worker's end too: a question that it has not taken makes room for a newer one.
     questions: (Sender<Question>, Receiver<Question>),
     doorbell: Doorbell<mio::Waker>,
@@ -69,7 +70,7 @@ pub(super) struct Seat {
 /// The worker's ends of its inboxes.
 pub(super) struct Inboxes {
     pub(super) arrivals: Receiver<Seated>,
-    pub(super) replies: Receiver<LateReply>,
+    pub(super) mail: Receiver<Mail>,
     pub(super) questions: Receiver<Question>,
 }
 
@@ -82,11 +83,11 @@ impl Seat {
         instruments: Arc<Instruments>,
     ) -> (Arc<Self>, Inboxes) {
         let (arrivals, arrivals_end) = bounded(inbox_connections);
-        let (replies, replies_end) = bounded(inbox_connections);
+        let (mail, mail_end) = bounded(inbox_connections);
         let (questions, questions_end) = bounded(1);
         let seat = Self {
             arrivals,
-            replies,
+            mail,
             questions: (questions, questions_end.clone()),
             doorbell: Doorbell::new(waker),
             origin,
@@ -98,8 +99,7 @@ impl Seat {
             is_abandoned: AtomicBool::new(false),
             closing: Mutex::new(()),
         };
-        let inboxes =
-            Inboxes { arrivals: arrivals_end, replies: replies_end, questions: questions_end };
+        let inboxes = Inboxes { arrivals: arrivals_end, mail: mail_end, questions: questions_end };
         (Arc::new(seat), inboxes)
     }
 
@@ -164,6 +164,23 @@ impl Seat {
         self.is_abandoned.load(Ordering::SeqCst)
     }
 
+    /// Puts something into the worker's inbox.
+    ///
+    /// # Errors
+    /// Gives it back when the inbox is full, which is counted, or its worker has ended.
+    pub(super) fn post(&self, mail: Mail) -> Result<(), (SendError, Mail)> {
+        let (error, mail) = match self.mail.try_send(mail) {
+            Ok(()) => {
+                self.doorbell.ring();
+                return Ok(());
+            }
+            Err(TrySendError::Full(mail)) => (SendError::Full, mail),
+            Err(TrySendError::Disconnected(mail)) => (SendError::Ended, mail),
+        };
+        self.instruments.count_late_reply_refused(LateReplyRefusal::InboxFull);
+        Err((error, mail))
+    }
+
     /// Asks the worker. Who asked before and has no answer yet gets none.
     pub(super) fn ask(&self, question: Question) {
         let (questions, untaken) = &self.questions;
@@ -193,16 +210,14 @@ impl Seat {
 
 impl Mailbox for Seat {
     fn deliver(&self, reply: LateReply) -> Result<(), LateReply> {
-        match self.replies.try_send(reply) {
-            Ok(()) => {
-                self.doorbell.ring();
-                Ok(())
-            }
-            Err(TrySendError::Full(reply) | TrySendError::Disconnected(reply)) => {
-                self.instruments.count_late_reply_refused(LateReplyRefusal::InboxFull);
-                Err(reply)
-            }
-        }
+        self.post(Mail::Late(reply)).map_err(|(_, mail)| match mail {
+            Mail::Late(reply) => reply,
+            Mail::Push(_) => unreachable!("what was posted comes back"),
+        })
+    }
+
+    fn push(&self, push: Push) -> Result<(), SendError> {
+        self.post(Mail::Push(push)).map_err(|(error, _)| error)
     }
 }
 

@@ -19,17 +19,19 @@ pub(super) struct Reclaim {
 }
 
 impl Reclaim {
-    /// So many bytes of buffers were let go.
-    pub(super) fn note(&mut self, bytes: u64) {
+    /// So many bytes of buffers were let go. Says whether that made it time for a walk.
+    pub(super) fn note(&mut self, bytes: u64) -> bool {
         self.bytes = self.bytes.saturating_add(bytes);
-        if self.bytes >= LEAST_BYTES && self.due.is_none() {
+        let is_much = self.bytes >= LEAST_BYTES && self.due.is_none();
+        if is_much {
             self.due = Some(Instant::now() + AFTER);
         }
+        is_much
     }
 
     /// What is pending of replies has changed by so many bytes.
-    pub(super) fn note_pending(&mut self, change: i64) {
-        self.note(change.min(0).unsigned_abs());
+    pub(super) fn note_pending(&mut self, change: i64) -> bool {
+        self.note(change.min(0).unsigned_abs())
     }
 
     /// When it is time; `None` = nothing to do.
@@ -60,9 +62,9 @@ mod tests {
     #[test]
     fn little_is_left_to_the_allocator() {
         let mut reclaim = Reclaim::default();
-        reclaim.note(LEAST_BYTES - 1);
+        assert!(!reclaim.note(LEAST_BYTES - 1));
         assert_eq!(reclaim.next(), None);
-        reclaim.note(1);
+        assert!(reclaim.note(1));
         assert!(reclaim.next().is_some());
     }
 
@@ -70,9 +72,9 @@ mod tests {
     fn much_goes_back_once_and_not_at_once() {
         let before = Instant::now();
         let mut reclaim = Reclaim::default();
-        reclaim.note(LEAST_BYTES);
+        assert!(reclaim.note(LEAST_BYTES));
         let due = reclaim.next().expect("it is much");
-        reclaim.note(LEAST_BYTES);
+        assert!(!reclaim.note(LEAST_BYTES));
         assert_eq!(reclaim.next(), Some(due));
         assert!(due >= before + AFTER);
         assert!(!reclaim.take_due(due - Duration::from_nanos(1)));

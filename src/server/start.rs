@@ -304,6 +304,7 @@ fn conversations(
                 max_message_bytes: listener.max_message_bytes,
             },
             service: service.clone(),
+            reply_timeout: listener.reply_timeout,
             receive_bytes: match listener.framing {
                 Framing::Raw => listener.max_message_bytes.min(MAX_RECEIVE_BYTES),
                 Framing::Line => MAX_RECEIVE_BYTES,

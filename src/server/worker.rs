@@ -20,18 +20,20 @@ use tracing::error;
 
 use crate::config::LogLevel;
 use crate::connection::{
-    Connection, Conversation, Ending, Expiry, Outcome, Outgoing, RECEIVE_BUFFER_BYTES, Turn,
+    Connection, Conversation, Ending, Expiry, Outcome, Outgoing, RECEIVE_BUFFER_BYTES, Services,
+    Turn,
 };
 use crate::metrics::names::LateReplyRefusal;
 use crate::metrics::{CloseReason, Instruments, Tally, WorkerRecorders};
-use crate::responder::{LateReply, Mailbox};
+use crate::responder::{Address, LateReply, Push};
 
 use super::admit::Slot;
+use super::errands::Errands;
 use super::failures::Failures;
 use super::inspect::Survey;
 use super::lifecycle::Lifecycle;
+use super::mail::Mail;
 use super::pool::{Inboxes, Place, Seat, Seated};
-use super::reclaim::Reclaim;
 
 /// The waker's token; slots never reach it.
 pub(super) const WAKER: Token = Token(usize::MAX);
@@ -57,7 +59,7 @@ pub(super) struct Shared {
 pub(super) struct Worker {
     shared: Arc<Shared>,
     seat: Arc<Seat>,
-    mailbox: Arc<dyn Mailbox>,
+    services: Services,
     inboxes: Inboxes,
     poll: Poll,
     connections: Slab<Entry>,
@@ -73,7 +75,7 @@ pub(super) struct Worker {
     in_turn: Option<usize>,
     tallies: Vec<Tally>,
     recorders: WorkerRecorders,
-    reclaim: Reclaim,
+    errands: Errands,
     /// When it last came out of its wait.
     began: Instant,
     /// When it last lay down.
@@ -109,11 +111,13 @@ impl Worker {
         poll: Poll,
         origin: Instant,
     ) -> Self {
+        let panics = shared.instruments.worker_panics.clone();
+        let services = Services { mailbox: seat.clone(), panics };
         Self {
             tallies: vec![Tally::default(); shared.conversations.len()],
             recorders: shared.instruments.worker_recorders(),
             shared,
-            mailbox: seat.clone(),
+            services,
             seat,
             inboxes,
             poll,
@@ -124,7 +128,7 @@ impl Worker {
             due: Vec::new(),
             buffer: vec![0; RECEIVE_BUFFER_BYTES].into(),
             outgoing: Outgoing::default(),
-            reclaim: Reclaim::default(),
+            errands: Errands::default(),
             in_turn: None,
             began: origin,
             lay_down: origin,
@@ -163,13 +167,15 @@ impl Worker {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => panic!("epoll_wait failed on a set that is ours: {error}"),
             }
-            self.take_replies();
+            self.take_mail();
             self.run_again();
             self.take_arrivals();
             self.take_due(began);
             self.take_drain();
             self.answer_questions(began);
-            self.reclaim.act(began);
+            if self.errands.is_due(began) {
+                self.run_errands(began);
+            }
         }
         self.settle();
         // Else it would show as stalled until the stop is over.
@@ -199,13 +205,13 @@ impl Worker {
         }
         self.seat.doorbell().lie_down();
         let has_news = !self.inboxes.arrivals.is_empty()
-            || !self.inboxes.replies.is_empty()
+            || !self.inboxes.mail.is_empty()
             || self.is_asked()
             || (!self.is_draining && self.shared.lifecycle.drain_until().is_some());
         if has_news {
             return Some(Duration::ZERO);
         }
-        let until = [self.timers.next(), self.shared.lifecycle.drain_until(), self.reclaim.next()];
+        let until = [self.timers.next(), self.shared.lifecycle.drain_until(), self.errands.next()];
         let until = until.into_iter().flatten().min();
         // mio rounds the wait up to a millisecond, so that it does not end just before its time.
         until.map(|until| until.saturating_duration_since(now))
@@ -237,9 +243,8 @@ impl Worker {
             tally: &mut self.tallies[listener],
             recorders: &mut self.recorders.listeners[listener],
             there_since: self.there_since,
-            mailbox: &self.mailbox,
+            services: &self.services,
             place: (slot, entry.generation),
-            panics: &self.shared.instruments.worker_panics,
         };
         let outcome = entry.connection.advance(&mut self.buffer, &mut turn);
         self.in_turn = None;
@@ -253,6 +258,7 @@ impl Worker {
                 }
             }
             Outcome::Waiting => {}
+            Outcome::Delayed(until) => self.errands.delay(until, entry.generation, slot),
         }
         self.timers.arm(slot, entry.connection.deadline());
         if entry.connection.wants_write() != entry.is_write_registered
@@ -321,11 +327,46 @@ impl Worker {
         })
     }
 
-    fn take_replies(&mut self) {
+    fn take_mail(&mut self) {
         for _ in 0..INBOX_ITEMS_A_TURN {
-            let Ok(reply) = self.inboxes.replies.try_recv() else { return };
-            self.take_reply(reply);
+            let Ok(mail) = self.inboxes.mail.try_recv() else { return };
+            self.open_mail(mail);
         }
+    }
+
+    fn open_mail(&mut self, mail: Mail) {
+        match mail {
+            Mail::Late(reply) => self.take_reply(reply),
+            Mail::Push(push) => self.take_push(&push),
+        }
+    }
+
+    fn take_push(&mut self, push: &Push) {
+        let Address { slot, generation, .. } = push.address;
+        let pushed = match self.connections.get_mut(slot) {
+            Some(entry) if entry.generation == generation => {
+                let tally = &mut self.tallies[entry.connection.conversation().listener];
+                entry.connection.push(push.text.as_deref(), tally)
+            }
+            _ => Err(LateReplyRefusal::Stale),
+        };
+        match pushed {
+            Ok(()) => self.turn(slot),
+            Err(refusal) => self.shared.instruments.count_late_reply_refused(refusal),
+        }
+    }
+
+    /// What has its own time: delayed answers, and memory that goes back.
+    #[cold]
+    fn run_errands(&mut self, now: Instant) {
+        while let Some((slot, generation)) = self.errands.take_delayed(now) {
+            let Some(entry) = self.connections.get_mut(slot) else { continue };
+            let tally = &mut self.tallies[entry.connection.conversation().listener];
+            if entry.generation == generation && entry.connection.release(now, tally) {
+                self.turn(slot);
+            }
+        }
+        self.errands.reclaim(now);
     }
 
     fn take_reply(&mut self, reply: LateReply) {
@@ -349,9 +390,9 @@ impl Worker {
         self.timers.take_due(now, &mut due);
         if !due.is_empty() {
             // A reply that is here is in time.
-            for _ in 0..self.inboxes.replies.len() {
-                let Ok(reply) = self.inboxes.replies.try_recv() else { break };
-                self.take_reply(reply);
+            for _ in 0..self.inboxes.mail.len() {
+                let Ok(mail) = self.inboxes.mail.try_recv() else { break };
+                self.open_mail(mail);
             }
         }
         for slot in due.drain(..) {

@@ -8,6 +8,7 @@ mod late_look;
 mod later;
 mod odd_tcp;
 mod panics;
+mod seam;
 mod stalled_page;
 mod stalls;
 mod start;

@@ -25,7 +25,7 @@ impl Responder for Never {
             return Answer::Reply;
         }
         self.tickets.push(context.ticket());
-        Answer::Later { within: Duration::from_secs(3600) }
+        Answer::LaterWithin(Duration::from_secs(3600))
     }
 }
 

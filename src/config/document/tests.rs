@@ -63,6 +63,7 @@ fn altered(key: &str) -> String {
         "listener.framing" => "\"line\"",
         "listener.responder" => "\"discard\"",
         "listener.exit_word" => "\"bye\"",
+        "listener.reply_timeout" => "\"31s\"",
         "listener.invalid_utf8" => "\"replace\"",
         "listener.max_accept_burst" => "7\nmax_accept_rate = 7",
         "limits.full_message" => "\"full\"",

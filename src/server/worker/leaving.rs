@@ -20,8 +20,11 @@ impl Worker {
     pub(super) fn close(&mut self, slot: usize, ending: Ending) {
         let mut entry = self.connections.remove(slot);
         self.timers.disarm(slot);
-        self.reclaim.note(entry.connection.input_bytes() as u64);
-        if entry.connection.drop_responder().is_err() {
+        self.errands.note_freed(entry.connection.input_bytes() as u64);
+        if let Some(until) = entry.connection.delayed_until() {
+            self.errands.forget(until, entry.generation, slot);
+        }
+        if entry.connection.end_responder(ending.reason).is_err() {
             self.shared.instruments.worker_panics.inc();
         }
         let line = CloseLine::of(&entry.connection, ending.reason);
@@ -33,7 +36,7 @@ impl Worker {
             let connection = &entry.connection;
             observe_end(&mut self.recorders, connection);
             let listener = connection.conversation().listener;
-            self.reclaim.note_pending(self.tallies[listener].pending_bytes);
+            self.errands.note_pending(self.tallies[listener].pending_bytes);
             self.shared.instruments.listener(listener).take(&mut self.tallies[listener]);
             self.shared.instruments.listener(listener).count_closed(ending.reason);
             if ending.is_reset {
@@ -52,7 +55,7 @@ impl Worker {
         }
         for (listener, tally) in self.tallies.iter_mut().enumerate() {
             if !tally.is_empty() {
-                self.reclaim.note_pending(tally.pending_bytes);
+                self.errands.note_pending(tally.pending_bytes);
                 self.shared.instruments.listener(listener).take(tally);
             }
         }

@@ -27,7 +27,7 @@ fn one_whose_reply_comes_later_is_awaiting_it_also_in_a_drain() {
         let sender = sender.clone();
         function(move |_, _, context| {
             sender.send(context.ticket()).unwrap();
-            Answer::Later { within: PATIENCE }
+            Answer::LaterWithin(PATIENCE)
         })
     });
     let sidecar = server.metrics_address().unwrap();

@@ -39,7 +39,7 @@ impl Late {
             function(move |text, reply, context| {
                 if text == "later" {
                     hand_over.send(context.ticket()).unwrap();
-                    return Answer::Later { within: GRANTED };
+                    return Answer::LaterWithin(GRANTED);
                 }
                 if text == "stall" {
                     // Nobody is there any more where the test is over.
@@ -153,7 +153,7 @@ fn late_replies_behind_those_that_are_stuck_do_not_extend_the_send_timeout() {
                 return Answer::Reply;
             }
             sender.send(context.ticket()).unwrap();
-            Answer::Later { within: PATIENCE }
+            Answer::LaterWithin(PATIENCE)
         })
     });
     let mut deaf = Deaf::connect(server.addresses()[0].ip().unwrap()).client;

@@ -27,7 +27,7 @@ impl Promising {
                 }
                 sender.send(context.ticket()).unwrap();
                 reply.push("dropped: the reply comes with the ticket");
-                Answer::Later { within }
+                Answer::LaterWithin(within)
             })
         });
         Self { server, tickets }
@@ -183,7 +183,7 @@ fn a_second_reply_to_the_same_message_is_stale() {
         let sender = sender.clone();
         function(move |_, _, context| {
             sender.send([context.ticket(), context.ticket()]).unwrap();
-            Answer::Later { within: PATIENCE }
+            Answer::LaterWithin(PATIENCE)
         })
     });
     let mut client = connect(&server);
@@ -220,7 +220,7 @@ fn a_ticket_may_be_used_before_the_promise_is_made() {
     let server = start(&config(), || {
         function(|text, _, context| {
             answer(context.ticket(), text);
-            Answer::Later { within: PATIENCE }
+            Answer::LaterWithin(PATIENCE)
         })
     });
     let mut client = connect(&server);

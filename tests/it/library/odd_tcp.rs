@@ -31,7 +31,7 @@ fn promising() -> (Server, Receiver<Ticket>) {
             }
             "later" => {
                 sender.send(context.ticket()).unwrap();
-                Answer::Later { within: PATIENCE }
+                Answer::LaterWithin(PATIENCE)
             }
             _ => echo(text, reply),
         })

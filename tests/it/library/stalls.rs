@@ -322,7 +322,7 @@ fn a_ticket_comes_back_from_a_full_inbox() {
                 let _ = released.lock().unwrap().recv();
                 return echo(text, reply);
             }
-            Answer::Later { within: PATIENCE }
+            Answer::LaterWithin(PATIENCE)
         })
     });
     let ticket = || tickets.recv_timeout(PATIENCE).unwrap();
