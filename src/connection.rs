@@ -102,8 +102,8 @@ pub(crate) struct Services {
 pub(crate) enum Outcome {
     /// Nothing to do before an event, a late reply or a deadline.
     Waiting,
-    /// The same, and at that time a delayed answer takes effect: [`Connection::release`].
-    Delayed(Instant),
+    /// The same, and at [`Connection::delayed_until`] a delayed answer takes effect.
+    Delayed,
     /// Work is left and no event will tell of it: the connection wants another turn.
     Again,
     /// It is over: count, then drop.
@@ -226,16 +226,18 @@ impl Connection {
     /// One turn: goes on with everything that can go on without waiting, within the turn's bounds.
     pub(crate) fn advance(&mut self, buffer: &mut [u8], turn: &mut Turn<'_>) -> Outcome {
         let before = self.marks();
-        let mut step = if self.is_open { None } else { self.open(turn) };
+        if !self.is_open {
+            self.open(turn);
+        }
         let outcome = loop {
-            if let Some(outcome) = step {
-                break outcome;
-            }
-            step = match self.phase {
+            let step = match self.phase {
                 Phase::Reading => self.converse(buffer, turn),
                 Phase::Flushing(reason) => self.flush_and_close(reason, buffer, turn),
                 Phase::Lingering(reason) => self.linger(reason, buffer, turn),
             };
+            if let Some(outcome) = step {
+                break outcome;
+            }
         };
         self.tally_pending(turn.tally);
         self.note_turn(&before, matches!(outcome, Outcome::Ended(_)), turn);
@@ -243,14 +245,14 @@ impl Connection {
     }
 
     #[cold]
-    fn open(&mut self, turn: &mut Turn<'_>) -> Option<Outcome> {
+    fn open(&mut self, turn: &mut Turn<'_>) {
         self.is_open = true;
         if self.peer.is_none() {
             // A Unix socket takes nothing over from its listener. Where the kernel refuses, urgent
             // data is lost, but nothing waits behind it.
             let _ = rustix::net::sockopt::set_socket_oobinline(&self.socket, true);
         }
-        self.make_responder(turn)
+        self.make_responder(turn);
     }
 
     /// Receives and answers until something stops it; `None`: the phase has changed.

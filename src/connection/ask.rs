@@ -88,23 +88,25 @@ impl Host for Surroundings<'_, '_> {
 
 impl Connection {
     /// Makes the responder, and lets it greet.
-    pub(super) fn make_responder(&mut self, turn: &mut Turn<'_>) -> Option<Outcome> {
-        let Service::Custom(factory) = &self.conversation.service else { return None };
+    pub(super) fn make_responder(&mut self, turn: &mut Turn<'_>) {
+        let Service::Custom(factory) = &self.conversation.service else { return };
         let local = self.peer.and_then(|_| local_address(&self.socket));
         let client = responder::Client::new(&self.conversation.name, self.peer, local);
         match catch_unwind(AssertUnwindSafe(|| factory(&client))) {
             Ok(responder) => self.responder = Some(responder),
             Err(_) => {
                 turn.services.panics.inc();
-                return self.stop_reading(CloseReason::ResponderPanic);
+                self.stop_reading(CloseReason::ResponderPanic);
             }
         }
         let asked = self.ask(turn, &mut |responder, reply, context| responder.open(reply, context));
         self.is_stopped = matches!(asked, Some(Stop::Held));
-        if let Err(error) = self.send_gathered(&[], turn) {
-            return Some(self.failed(error, turn));
+        // The turn that follows sends it.
+        self.keep_gathered(&[], turn);
+        if let Some(stop) = asked {
+            let ended = self.follow(stop, turn);
+            debug_assert!(ended.is_none(), "nothing is lost before the first send");
         }
-        self.follow(asked?, turn)
     }
 
     /// Asks the responder something that is no message; `None`: the conversation goes on.
@@ -152,9 +154,9 @@ impl Connection {
     /// What to tell the worker while an answer is awaited: of a delayed one it must know the time.
     pub(super) fn awaiting(&mut self) -> Outcome {
         match self.awaited.as_deref_mut() {
-            Some(Awaited { until: Some(until), held: Some(held), .. }) if !held.is_scheduled => {
+            Some(Awaited { held: Some(held), .. }) if !held.is_scheduled => {
                 held.is_scheduled = true;
-                Outcome::Delayed(*until)
+                Outcome::Delayed
             }
             _ => Outcome::Waiting,
         }

@@ -59,14 +59,16 @@ impl Connection {
         if let Phase::Lingering(_) = self.phase {
             return after(self.times.progress, timeouts.linger);
         }
-        let send =
-            (!self.pending.is_empty()).then(|| after(self.times.progress, timeouts.send)).flatten();
-        let awaited = self.awaited.as_deref().and_then(Awaited::until);
-        let owed = earlier(send, awaited);
+        if self.owes() {
+            let send = (!self.pending.is_empty()).then_some(self.times.progress);
+            let send = send.and_then(|since| after(since, timeouts.send));
+            let owed = earlier(send, self.awaited.as_deref().and_then(Awaited::until));
+            let began = self.times.message.filter(|_| self.is_read());
+            return earlier(owed, began.and_then(|began| after(began, timeouts.message)));
+        }
         match self.times.message {
-            Some(began) if self.is_read() => earlier(owed, after(began, timeouts.message)),
-            Some(_) => owed,
-            None if self.owes() => owed,
+            Some(began) if self.is_read() => after(began, timeouts.message),
+            Some(_) => None,
             None => after(self.times.last_byte, timeouts.idle),
         }
     }

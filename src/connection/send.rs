@@ -155,6 +155,13 @@ impl Connection {
         result.map(|_| ())
     }
 
+    /// Keeps the gathered replies behind what is pending already.
+    pub(super) fn keep_gathered(&mut self, chunk: &[u8], turn: &mut Turn<'_>) {
+        let bytes = turn.outgoing.bytes(chunk);
+        self.pending.append(&[bytes], self.conversation.max_pending_bytes);
+        turn.outgoing.clear();
+    }
+
     /// Gives pending replies to the kernel, if it may take some.
     pub(super) fn flush(&mut self, turn: &mut Turn<'_>) -> Result<(), Errno> {
         while self.readiness.writable && !self.pending.is_empty() {
