@@ -7,7 +7,6 @@ mod duration;
 mod error;
 mod keepalive;
 mod load;
-mod nearest;
 mod origin;
 mod reference;
 mod section;
@@ -21,6 +20,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::nearest;
 use crate::wire::{Framing, InvalidUtf8, MAX_RECEIVE_BYTES};
 
 pub use address::AddressError;

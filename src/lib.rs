@@ -21,6 +21,7 @@ mod connection;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod metrics;
+mod nearest;
 pub mod responder;
 pub mod server;
 pub mod sidecar;

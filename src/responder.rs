@@ -4,6 +4,7 @@
 //! [`Sender`].
 
 mod late;
+pub mod rules;
 mod service;
 
 use std::fmt;

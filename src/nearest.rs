@@ -5,7 +5,7 @@ const LEAST_BEGINNING: usize = 3;
 
 /// The candidate with the fewest typing errors, if they are few enough for its length; else the one
 /// that begins like this.
-pub(super) fn nearest<'a>(
+pub(crate) fn nearest<'a>(
     written: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
