@@ -1,6 +1,45 @@
 //! Replies from a list of rules, tried in order: a device or a line protocol that is simulated
-//! without a script. [`RuleBook`] is what somebody wrote.
+//! without a script. [`RuleBook`] is what somebody wrote, [`Rules`] what came of it for all
+//! connections, [`RulesResponder`] answers one of them.
 
+mod answering;
+mod compile;
+mod fold;
+mod literals;
+mod lookup;
+mod pattern;
+mod plan;
+mod reach;
 mod spec;
+mod state;
+mod template;
+mod timestamp;
+mod verdict;
 
+use std::sync::Arc;
+
+pub use answering::RulesResponder;
+pub use plan::Rules;
 pub use spec::{Fault, Matcher, Probability, Rule, RuleBook, RuleFault};
+pub use verdict::{PassedOver, Verdict, Why};
+
+use crate::responder::Client;
+
+impl Rules {
+    /// Checks a book and prepares it for its connections.
+    ///
+    /// # Errors
+    /// All that is wrong with it: first what concerns the book, then the rules in their order.
+    pub fn compile(book: &RuleBook) -> Result<Arc<Self>, Vec<RuleFault>> {
+        compile::compile(book).map(Arc::new)
+    }
+
+    /// What answers one connection.
+    #[must_use]
+    pub fn responder(self: &Arc<Self>, client: &Client<'_>) -> RulesResponder {
+        RulesResponder::new(self.clone(), client)
+    }
+}
+
+#[cfg(test)]
+mod tests;

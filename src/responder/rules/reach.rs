@@ -1,0 +1,190 @@
+//! Rules that never answer, because an earlier one always does. What is found is so; a cover by
+//! several rules together, or by a pattern for more than one text, is not looked for.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::fold::{Folding, is_caseless};
+use super::literals::{Gathered, Literals, NONE};
+use super::lookup::{Literal, Test, folding};
+use super::pattern::{Pattern, PatternsAtOnce, SetCache};
+
+/// A rule, as far as it decides what reaches the next ones.
+pub(super) struct Subject<'a> {
+    /// `None`: its matcher could not be read.
+    pub(super) test: Option<&'a Test>,
+    pub(super) when: &'a BTreeMap<String, String>,
+    /// Whether it is passed over after some uses.
+    pub(super) is_limited: bool,
+}
+
+/// So many conditions of a rule are taken apart; of more, only all together and none.
+const MAX_CONDITIONS: usize = 4;
+
+type When<'a> = Vec<(&'a str, &'a str)>;
+
+/// Each rule that an earlier one covers, with the first such. Rules are covered by those that ask
+/// for no more of the state, so these are grouped by what they ask for.
+pub(super) fn covered(subjects: &[Subject<'_>], patterns: &[Pattern]) -> Vec<(usize, usize)> {
+    let folding = folding(subjects.iter().filter_map(|subject| subject.test));
+    let asks_texts = subjects
+        .iter()
+        .any(|subject| matches!(subject.test, Some(Test::Equals(l)) if !l.ignores_case));
+    let mut groups: HashMap<When<'_>, Group> = HashMap::new();
+    for (rule, subject) in (0..).zip(subjects) {
+        if let Some(test) = subject.test
+            && !subject.is_limited
+        {
+            let when = subject.when.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            groups.entry(when.collect()).or_default().add(rule, test, patterns, &folding);
+        }
+    }
+    let mut covers: HashMap<When<'_>, Cover> = groups
+        .into_iter()
+        .map(|(when, group)| (when, Cover::new(group, patterns, asks_texts)))
+        .collect();
+    let mut found = Vec::new();
+    for (rule, subject) in (0..).zip(subjects) {
+        let Some(test) = subject.test else { continue };
+        let mut first = rule;
+        for when in weaker(subject.when) {
+            if let Some(cover) = covers.get_mut(&when) {
+                first = first.min(cover.first(test, &folding));
+            }
+        }
+        if first < rule {
+            found.push((rule as usize, first as usize));
+        }
+    }
+    found
+}
+
+/// The first rule that answers every text at any time.
+pub(super) fn answers_all(subjects: &[Subject<'_>], patterns: &[Pattern]) -> Option<usize> {
+    subjects.iter().position(|subject| {
+        let fits_all = match subject.test {
+            Some(Test::Any) => true,
+            Some(Test::Matches(pattern)) => patterns[*pattern].matches_always(),
+            _ => false,
+        };
+        fits_all && subject.when.is_empty() && !subject.is_limited
+    })
+}
+
+/// What asks for these values of the state, or for less.
+fn weaker(when: &BTreeMap<String, String>) -> Vec<When<'_>> {
+    let all: When<'_> = when.iter().map(|(name, value)| (&**name, &**value)).collect();
+    if all.len() > MAX_CONDITIONS {
+        return vec![Vec::new(), all];
+    }
+    let subset = |bits: usize| {
+        let chosen = all.iter().enumerate().filter(|(at, _)| bits & (1 << at) != 0);
+        chosen.map(|(_, condition)| *condition).collect()
+    };
+    (0..1 << all.len()).map(subset).collect()
+}
+
+/// Rules that ask for the same values of the state.
+#[derive(Default)]
+struct Group {
+    any: Option<u32>,
+    exact: Gathered,
+    folded: Gathered,
+    /// By the place of the pattern, the first rule.
+    patterns: BTreeMap<usize, u32>,
+}
+
+impl Group {
+    fn add(&mut self, rule: u32, test: &Test, patterns: &[Pattern], folding: &Folding) {
+        type Pick = fn(&mut Gathered) -> &mut BTreeMap<String, Vec<u32>>;
+        let (literal, pick): (&Literal, Pick) = match test {
+            Test::Equals(literal) => (literal, |texts| &mut texts.equal),
+            Test::Prefix(literal) => (literal, |texts| &mut texts.prefixes),
+            Test::Contains(literal) => (literal, |texts| &mut texts.contained),
+            Test::Matches(pattern) if !patterns[*pattern].matches_always() => {
+                self.patterns.entry(*pattern).or_insert(rule);
+                return;
+            }
+            Test::Any | Test::Matches(_) => {
+                self.any.get_or_insert(rule);
+                return;
+            }
+        };
+        let keep = |texts: &mut Gathered, text: String| {
+            // Only the first counts; the rules come in their order.
+            pick(texts).entry(text).or_insert_with(|| vec![rule]);
+        };
+        if !literal.ignores_case {
+            keep(&mut self.exact, literal.text.clone());
+        }
+        // What has no other case covers texts of either kind.
+        if literal.ignores_case || is_caseless(&literal.text) {
+            keep(&mut self.folded, folding.folded(&literal.text));
+        }
+    }
+}
+
+/// A group, arranged for the search.
+struct Cover {
+    any: u32,
+    exact: Literals,
+    folded: Literals,
+    patterns: BTreeMap<usize, u32>,
+    /// With the rule of each.
+    at_once: Option<(PatternsAtOnce, SetCache, Vec<u32>)>,
+}
+
+impl Cover {
+    fn new(group: Group, patterns: &[Pattern], asks_texts: bool) -> Self {
+        let Group { any, exact, folded, patterns: own } = group;
+        let at_once = if asks_texts && !own.is_empty() {
+            PatternsAtOnce::new(own.keys().map(|at| &patterns[*at]))
+        } else {
+            None
+        };
+        let rules: Vec<u32> = own.values().copied().collect();
+        // Literals that are too many are a fault that others see.
+        Self {
+            any: any.unwrap_or(NONE),
+            exact: Literals::new(&exact).unwrap_or_default(),
+            folded: Literals::new(&folded).unwrap_or_default(),
+            patterns: own,
+            at_once: at_once.map(|set| {
+                let cache = set.create_cache();
+                (set, cache, rules)
+            }),
+        }
+    }
+
+    /// The first rule that answers whatever this one would.
+    fn first(&mut self, test: &Test, folding: &Folding) -> u32 {
+        let all = |_| true;
+        let (literal, begins, is_whole) = match test {
+            Test::Any => return self.any,
+            Test::Matches(pattern) => {
+                return self.any.min(self.patterns.get(pattern).copied().unwrap_or(NONE));
+            }
+            Test::Equals(literal) => (literal, true, true),
+            Test::Prefix(literal) => (literal, true, false),
+            Test::Contains(literal) => (literal, false, false),
+        };
+        let first = |literals: &Literals, text: &str, mut best: u32| {
+            if is_whole {
+                best = literals.equal(text, best, all);
+            }
+            if begins {
+                best = literals.prefix(text, best, all);
+            }
+            literals.contained(text, best, all)
+        };
+        let mut best = first(&self.folded, &folding.folded(&literal.text), self.any);
+        if literal.ignores_case {
+            return best;
+        }
+        best = first(&self.exact, &literal.text, best);
+        if let (true, Some((set, cache, rules))) = (is_whole, &mut self.at_once) {
+            let found = set.find(&literal.text, cache).map(|pattern| rules[pattern]);
+            best = found.min().unwrap_or(NONE).min(best);
+        }
+        best
+    }
+}

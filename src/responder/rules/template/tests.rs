@@ -1,0 +1,1 @@
+//! What texts with holes are read as, and what is said of those that cannot be.

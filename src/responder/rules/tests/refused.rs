@@ -1,0 +1,356 @@
+//! Books that are refused: what is said, of which rule and key, and at which byte.
+
+use super::*;
+
+/// All that is said of a book.
+#[track_caller]
+fn check<const N: usize>(book: &RuleBook, said: [&str; N]) {
+    let faults = Rules::compile(book).map(|_| ()).expect_err("the book is refused");
+    let found: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    assert_eq!(found, said);
+}
+
+#[track_caller]
+fn check_rule<const N: usize>(rule: Rule, said: [&str; N]) {
+    // Two variables that are known, and one that can be anything.
+    let known = equals("\0").sets("volts", "{message}").sets("mode", "on");
+    check(&book([known, rule]), said);
+}
+
+#[track_caller]
+fn is_taken(rules: impl IntoIterator<Item = Rule>) {
+    Rules::compile(&book(rules)).unwrap();
+}
+
+#[track_caller]
+fn check_text(text: &str, said: &str) {
+    let found = format!("rule 2: send, byte {said}");
+    check_rule(equals("a").sends(text), [&found]);
+}
+
+// ---- texts ----
+
+#[test]
+fn an_unknown_hole_is_told_with_the_nearest_or_all_that_are_known() {
+    check_text("V {vols}", "2: {vols} is no variable; did you mean {volts}?");
+    check_text("{mesage}", "0: {mesage} is no variable; did you mean {message}?");
+    check_text(
+        "{current}",
+        "0: {current} is no variable; known: mode, volts, message, peer, time, count, random",
+    );
+    check_text("{1}", "0: {1} is no variable; a capture is written ${1}");
+    check_text(
+        "{\"volts\": 5}",
+        "0: {\\\"volts\\\": 5} is no variable; a brace of its own is written {{",
+    );
+}
+
+#[test]
+fn a_brace_alone_is_a_fault_with_its_place() {
+    check_text("é { x", "3: the brace is never closed; one of its own is written {{");
+    check_text("a } b", "2: a brace of its own is written }}");
+    check_text("}}}", "2: a brace of its own is written }}");
+    check_text("{}", "0: {} is no variable; a brace of its own is written {{");
+}
+
+#[test]
+fn a_range_of_random_numbers_goes_from_low_to_high() {
+    for text in ["{random}", "{random:6..1}", "{random:1-6}", "{random:1..}", "{random:a..b}"] {
+        let said = format!("0: {text} is no range; such as {{random:1..6}}, low to high");
+        check_text(text, &said);
+    }
+}
+
+#[test]
+fn a_capture_that_the_matcher_has_not_is_a_fault() {
+    let check = |rule: Rule, said: &str| {
+        check_rule(rule.sends("a ${2} b"), [&format!("rule 2: send, byte 2: ${{2}} {said}")]);
+    };
+    check(any(), "names nothing: a rule for any text captures nothing");
+    check(equals("a"), "names nothing: `equals` captures nothing");
+    check(prefix("a"), "names nothing: `prefix` captures ${1} alone");
+    check(matches("a(b)"), "is no group of the pattern, which has ${0} to ${1}");
+    check(matches("a"), "is no group of the pattern, which has ${0} alone");
+    is_taken([contains("a").sends("${1}${2}"), matches("(a)(?<b>b)").sends("${0}${1}${2}${b}")]);
+    check_rule(
+        contains("a").sends("${0}"),
+        ["rule 2: send, byte 0: ${0} names nothing: `contains` captures ${1} to ${2}"],
+    );
+    check_rule(
+        matches("(?<volts>.)(?<amps>.)").sends("${vots} ${x}").sets("mode", "{amps}"),
+        [
+            "rule 2: set.mode, byte 0: {amps} is no variable; a capture is written ${amps}",
+            "rule 2: send, byte 0: ${vots} is no group of the pattern; did you mean ${volts}?",
+            "rule 2: send, byte 8: ${x} is no group of the pattern, which has ${0} to ${2}, \
+             named volts, amps",
+        ],
+    );
+}
+
+#[test]
+fn a_greeting_answers_no_message_and_a_default_no_matcher() {
+    let greeting = Some("{message} {count} ${1} {peer}".to_owned());
+    let default = vec!["ok".to_owned(), "${1}".to_owned()];
+    check(
+        &RuleBook { greeting, default, ..RuleBook::default() },
+        [
+            "greeting, byte 0: {message} names nothing: there is no message yet",
+            "greeting, byte 10: {count} names nothing: there is no message yet",
+            "greeting, byte 18: ${1} names nothing: there is no message yet",
+            "default[1], byte 0: ${1} names nothing: `default` captures nothing",
+        ],
+    );
+}
+
+#[test]
+fn a_fault_in_a_list_names_the_text() {
+    check_rule(
+        equals("a").sends("ok").sends("{"),
+        ["rule 2: send[1], byte 0: the brace is never closed; one of its own is written {{"],
+    );
+}
+
+// ---- names and values of the state ----
+
+#[test]
+fn names_of_variables_are_plain_and_their_own() {
+    let state = variables([("peer", ""), ("a b", ""), ("ok_1-x", "")]);
+    let rules = [equals("a").sets("9", "")];
+    let refused = "is no name: a letter or _, then letters, digits, _ and -";
+    check(
+        &RuleBook { state, ..book(rules) },
+        [
+            &format!("state.a b: \"a b\" {refused}"),
+            "state.peer: {peer} means something else already; choose another name",
+            &format!("rule 1: set.9: \"9\" {refused}"),
+        ],
+    );
+}
+
+#[test]
+fn a_condition_that_never_holds_is_a_fault() {
+    let rules = [
+        equals("DATA").sets("mode", "data"),
+        equals("1").when("mode", "dta"),
+        equals("2").when("mode", "idle"),
+        equals("3").when("mod", "data"),
+        equals("4").when("volts", "5"),
+        equals("5").when("mode", "command").when("mode2", "x").sets("mode2", "{message}"),
+    ];
+    let state = variables([("mode", "command"), ("volts", "5")]);
+    let nobody = "no rule sets this variable";
+    check(
+        &RuleBook { state, ..book(rules) },
+        [
+            "rule 2: when.mode, byte 0: never becomes this; did you mean \"data\"?",
+            "rule 3: when.mode, byte 0: never becomes this, only \"command\", \"data\"",
+            &format!("rule 4: when.mod: {nobody}; did you mean \"mode\"?"),
+            &format!("rule 5: when.volts: {nobody}, so there is nothing to wait for"),
+        ],
+    );
+}
+
+// ---- matchers ----
+
+#[test]
+fn a_pattern_that_is_none_is_refused_at_its_byte() {
+    check_rule(matches("é(a"), ["rule 2: matches, byte 2: unclosed group"]);
+    check_rule(matches("a**{"), ["rule 2: matches, byte 3: unclosed counted repetition"]);
+    check_rule(
+        matches(r"a(?=b)"),
+        ["rule 2: matches, byte 1: look-around, including look-ahead and look-behind, is not \
+          supported"],
+    );
+    check_rule(matches(r"\pX"), ["rule 2: matches, byte 0: Unicode property not found"]);
+    // What a bad pattern would capture is not known.
+    check_rule(matches("(").sends("${3}"), ["rule 2: matches, byte 0: unclosed group"]);
+}
+
+#[test]
+fn a_pattern_has_bounds() {
+    check_rule(
+        matches(r"(\w{100}){100}"),
+        ["rule 2: matches, byte 0: would become larger than 1048576 bytes; repeat less"],
+    );
+    check_rule(
+        matches(&"a".repeat(65_537)),
+        ["rule 2: matches, byte 65536: has 65537 bytes; a pattern may have 65536"],
+    );
+    // What is long by its comment becomes nothing large.
+    let long = |number| matches(&format!("(?x) {number} # {}", "x".repeat(60_000)));
+    let rules = (1..=18).map(long);
+    check(
+        &book(rules),
+        ["rule 18: matches, byte 0: all patterns together have more than 1048576 bytes"],
+    );
+}
+
+#[test]
+fn a_matcher_that_is_empty_is_a_fault_but_for_the_empty_line() {
+    let problem = "is empty, and so is part of every text; a rule for any text has none";
+    for (rule, key) in
+        [(prefix(""), "prefix"), (contains(""), "contains"), (matches(""), "matches")]
+    {
+        check_rule(rule, [&format!("rule 2: {key}: {problem}")]);
+    }
+    is_taken([equals("").sends("empty")]);
+}
+
+// ---- what makes no sense together ----
+
+#[test]
+fn keys_that_could_do_nothing_are_refused() {
+    check_rule(any().times(0), ["rule 2: times: is 0: the rule would never answer; 1 or more"]);
+    let day = Duration::from_secs(86_400);
+    let too_late = "comes to more than a day; delay and jitter together are at most 24h";
+    let second = Duration::from_secs(1);
+    check_rule(
+        Rule { delay: day, jitter: second, ..any() },
+        [&format!("rule 2: jitter: {too_late}")],
+    );
+    check_rule(Rule { delay: Duration::MAX, ..any() }, [&format!("rule 2: delay: {too_late}")]);
+    is_taken([Rule { delay: day, ..any() }]);
+    let probability = Probability::from_millionths(1).unwrap();
+    check_rule(
+        Rule { probability, ..any() },
+        ["rule 2: probability: is that of a `fault`, and the rule has none"],
+    );
+    check_rule(
+        any().fails(Fault::Half),
+        ["rule 2: fault: \"half\" has no `send` to take the half of"],
+    );
+    check_rule(
+        any().fails(Fault::Garbage),
+        ["rule 2: fault: \"garbage\" has no `send` to replace"],
+    );
+}
+
+#[test]
+fn all_faults_are_told_at_once_those_of_the_book_first() {
+    let rules = [matches("(").times(0), equals("a").sends("{"), equals("a")];
+    check(
+        &RuleBook { greeting: Some("{x}".to_owned()), ..book(rules) },
+        [
+            "greeting, byte 0: {x} is no variable; known: message, peer, time, count, random",
+            "rule 1: matches, byte 0: unclosed group",
+            "rule 1: times: is 0: the rule would never answer; 1 or more",
+            "rule 2: send, byte 0: the brace is never closed; one of its own is written {{",
+            "rule 3: equals: is never reached: rule 2 (equals \"a\") answers every such text first",
+        ],
+    );
+}
+
+// ---- rules that are never reached ----
+
+/// The second rule is never reached, because of the first.
+#[track_caller]
+fn covers(first: Rule, second: Rule) {
+    let faults = Rules::compile(&book([first.clone(), second.clone()]))
+        .map(|_| ())
+        .expect_err("the second is covered");
+    let [fault] = &faults[..] else { panic!("{faults:?}") };
+    assert!(fault.rule == Some(1) && fault.problem.contains("is never reached: rule 1 ("));
+    // A limit of the first opens the way, one of the second does not.
+    is_taken([first.clone().times(1), second.clone()]);
+    assert!(Rules::compile(&book([first, second.times(1)])).is_err());
+}
+
+#[track_caller]
+fn leaves(first: Rule, second: Rule) {
+    is_taken([first, second]);
+}
+
+#[test]
+fn an_earlier_rule_covers_what_it_always_answers() {
+    covers(any(), any());
+    covers(any(), equals("a"));
+    covers(any(), matches("a"));
+    covers(equals("a"), equals("a"));
+    covers(prefix("a"), prefix("ab"));
+    covers(prefix("a"), equals("a"));
+    covers(contains("b"), contains("abc"));
+    covers(contains("b"), prefix("abc"));
+    covers(contains("b"), equals("ab"));
+    covers(matches("^a+$"), equals("aaa"));
+    covers(matches("^a+$"), matches("^a+$"));
+    covers(matches(".*"), prefix("a"));
+    covers(matches("^(?:x?)"), any());
+}
+
+#[test]
+fn a_rule_that_can_be_reached_is_taken() {
+    leaves(equals("a"), any());
+    leaves(equals("a"), prefix("a"));
+    leaves(equals("a"), contains("a"));
+    leaves(prefix("ab"), prefix("a"));
+    leaves(prefix("a"), contains("a"));
+    leaves(contains("abc"), contains("b"));
+    leaves(matches("^a+$"), equals("aab"));
+    leaves(matches("^a+$"), matches("^a+"));
+    leaves(matches("^$"), any());
+    leaves(matches(r"\b"), any());
+    leaves(any().when("x", "").sets("x", "1"), any());
+    // By what is not a text for its own case alone.
+    leaves(matches("a$"), prefix("a"));
+}
+
+#[test]
+fn case_is_seen_when_it_is_asked_who_covers_whom() {
+    covers(equals("A").ignoring_case(), equals("a"));
+    covers(equals("A").ignoring_case(), equals("a").ignoring_case());
+    covers(prefix("k").ignoring_case(), prefix("\u{212A}x"));
+    covers(contains("é").ignoring_case(), prefix("aÉ").ignoring_case());
+    covers(equals("1?"), equals("1?").ignoring_case());
+    covers(prefix("1"), equals("1a").ignoring_case());
+    covers(matches("a").ignoring_case(), matches("a").ignoring_case());
+    covers(matches("a").ignoring_case(), equals("A"));
+    leaves(equals("a"), equals("a").ignoring_case());
+    leaves(prefix("a"), equals("ab").ignoring_case());
+    leaves(equals("a"), equals("A"));
+    leaves(matches("a"), matches("a").ignoring_case());
+    leaves(matches("a"), equals("a").ignoring_case());
+}
+
+#[test]
+fn a_rule_is_covered_by_those_that_ask_for_no_more_of_the_state() {
+    let set = || equals("set").sets("a", "{message}").sets("b", "{message}");
+    let on = |rule: Rule| rule.when("a", "1");
+    let both = |rule: Rule| rule.when("a", "1").when("b", "1");
+    let never = |first: Rule, second: Rule| {
+        let faults = Rules::compile(&book([set(), first, second])).map(|_| ());
+        assert_eq!(faults.expect_err("the last is covered")[0].rule, Some(2));
+    };
+    never(on(prefix("a")), on(equals("a")));
+    never(on(prefix("a")), both(equals("a")));
+    never(prefix("a"), both(equals("a")));
+    never(on(any()), both(equals("a")));
+    is_taken([set(), on(prefix("a")), equals("a")]);
+    is_taken([set(), both(prefix("a")), on(equals("a"))]);
+    is_taken([set(), on(prefix("a")), equals("a").when("a", "2")]);
+}
+
+#[test]
+fn a_default_that_is_never_sent_is_a_fault() {
+    let book = RuleBook { default: vec!["ok".to_owned()], ..book([equals("a"), any()]) };
+    check(&book, ["default: is never sent: rule 2 (any text) answers every text"]);
+    let rules = [any().times(1)];
+    Rules::compile(&RuleBook { rules: rules.into(), ..book }).unwrap();
+}
+
+#[test]
+fn ten_thousand_literal_rules_are_checked_and_found() {
+    let rules = (0..10_000).map(|at| {
+        let text = format!("{at:05}?");
+        match at % 3 {
+            0 => equals(&text),
+            1 => prefix(&text),
+            _ => contains(&text),
+        }
+        .sends(&text)
+    });
+    let mut conversation = Conversation::new(&book(rules));
+    for at in ["00000?", "04999?", "09998?", "09999?"] {
+        assert_eq!(conversation.say(at).unwrap(), at);
+    }
+    assert_eq!(conversation.say("10000?"), None);
+}
