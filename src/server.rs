@@ -3,6 +3,9 @@
 
 mod accept;
 mod admit;
+// The pools take it up.
+#[allow(dead_code, unused_imports)]
+mod command;
 mod doorbell;
 mod drain;
 mod errands;

@@ -1,0 +1,160 @@
+//! The one thread that owns every process: it spawns them, signals them, reaps them and reads their
+//! standard error. Nobody else forks, and nobody waits for it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use mio::{Poll, Token, Waker};
+use parking_lot::Mutex;
+
+use super::program::Program;
+
+/// Orders that may wait; one more is refused.
+const MAX_ORDERS: usize = 1024;
+
+const WAKER: Token = Token(usize::MAX);
+
+/// A process, for as long as the server runs: no number is given twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(in crate::server) struct ProcessId {
+    number: u64,
+    pid: u32,
+}
+
+impl ProcessId {
+    /// The kernel's number of it, which it may give to another process after the end of this one.
+    pub(in crate::server) fn pid(self) -> u32 {
+        self.pid
+    }
+}
+
+/// What is wanted of the keeper. Both functions run on its thread and must not block; each is
+/// called at most once, and `ended` exactly once where `started` was told of a process.
+pub(in crate::server) struct Order {
+    pub(in crate::server) program: Arc<Program>,
+    /// Added to the program's own.
+    pub(in crate::server) environment: Vec<(String, String)>,
+    pub(in crate::server) started: Box<dyn FnOnce(Result<Started, SpawnError>) + Send>,
+    pub(in crate::server) ended: Box<dyn FnOnce(ProcessId, ExitStatus) + Send>,
+}
+
+/// A process that runs, and our ends of its pipes: non-blocking, close-on-exec.
+#[derive(Debug)]
+pub(in crate::server) struct Started {
+    pub(in crate::server) process: ProcessId,
+    /// Its standard input.
+    pub(in crate::server) input: OwnedFd,
+    /// Its standard output.
+    pub(in crate::server) output: OwnedFd,
+}
+
+/// Why there is no process.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::server) enum SpawnError {
+    /// Too many orders wait already.
+    #[error("too many processes are being started")]
+    Busy,
+    /// The server stops.
+    #[error("the server stops")]
+    Stopped,
+    /// The system said no, as where a limit on processes, descriptors or memory is reached.
+    #[error("{0}")]
+    System(#[from] io::Error),
+}
+
+/// The way to the keeper. Nothing here blocks.
+#[derive(Clone)]
+pub(in crate::server) struct Keeper {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    orders: Sender<Order>,
+    /// Of whom the end is wanted. Never more than there are processes, so that it needs no bound.
+    ends: Mutex<BTreeSet<ProcessId>>,
+    waker: Waker,
+}
+
+/// The keeper's thread. Dropping it ends every process.
+pub(in crate::server) struct KeeperThread {
+    keeper: Keeper,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Keeper {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// If the system gives no epoll set or no thread.
+    pub(in crate::server) fn start() -> io::Result<(Self, KeeperThread)> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        let (orders, ordered) = bounded(MAX_ORDERS);
+        let keeper = Self { shared: Arc::new(Shared { orders, ends: Mutex::default(), waker }) };
+        let thread = thread::Builder::new()
+            .name("processes".to_owned())
+            .spawn(move || refuse_all(&ordered))?;
+        Ok((keeper.clone(), KeeperThread { keeper, thread: Some(thread) }))
+    }
+
+    /// Has a process started; the order is told of the outcome, at once where it is refused.
+    pub(in crate::server) fn spawn(&self, order: Order) {
+        match self.shared.orders.try_send(order) {
+            Ok(()) => self.wake(),
+            Err(TrySendError::Full(order)) => (order.started)(Err(SpawnError::Busy)),
+            Err(TrySendError::Disconnected(order)) => (order.started)(Err(SpawnError::Stopped)),
+        }
+    }
+
+    /// Has a process ended: SIGTERM to its group, SIGKILL after 2 s. One that has ended already is
+    /// no error.
+    pub(in crate::server) fn end(&self, process: ProcessId) {
+        if self.shared.ends.lock().insert(process) {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        // It fails only where the counter of the eventfd is full, and then the thread is awake.
+        let _ = self.shared.waker.wake();
+    }
+}
+
+fn refuse_all(orders: &Receiver<Order>) {
+    for order in orders {
+        (order.started)(Err(SpawnError::Stopped));
+    }
+}
+
+impl KeeperThread {
+    /// Ends every process and returns when none is left: at once, or after the 2 s that SIGTERM
+    /// gives.
+    pub(in crate::server) fn stop(mut self) {
+        self.join();
+    }
+
+    fn join(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            // A panic there was reported by its hook; the stop goes on.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for KeeperThread {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Keeper").finish_non_exhaustive()
+    }
+}
