@@ -2,6 +2,7 @@
 //! nothing of the config but what `start` hands them.
 
 mod accept;
+mod accounts;
 mod admit;
 // The pools take it up.
 #[allow(dead_code, unused_imports)]
@@ -24,6 +25,7 @@ mod timers;
 mod view;
 mod worker;
 
+pub use command::ProgramError;
 pub use drain::Summary;
 pub use failures::GaveUp;
 pub use listen::{Bound, SocketFiles};

@@ -3,9 +3,19 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::mem::{self, MaybeUninit};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags, RawDir, open};
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, geteuid, getpid, getppid, set_parent_process_death_signal,
+    setrlimit, setsid,
+};
+use rustix::thread::set_thread_groups;
 
 /// What is used of the kernel's `struct tcp_info` (linux/tcp.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,4 +158,109 @@ pub(crate) fn schedule_as_batch() -> io::Result<()> {
     // SAFETY: the pointer is to a live value; 0 names the calling thread.
     let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// What a child makes of itself between fork(2) and execve(2), besides what [`Command`] offers.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Child {
+    /// Whether it gives up the supplementary groups that it has by root's leave.
+    pub(crate) drops_groups: bool,
+    /// Its resource limits.
+    pub(crate) limits: Vec<(Resource, Rlimit)>,
+}
+
+/// Makes a command's child lead a session and a process group of its own, with those limits, every
+/// signal at its default, no descriptor beyond standard error, and SIGTERM should the thread that
+/// spawned it end before it.
+pub(crate) fn prepare_child(command: &mut Command, child: Child) {
+    let parent = getpid();
+    let prepare = move || prepare_myself(&child, parent).map_err(io::Error::from);
+    // SAFETY: between fork(2) and execve(2) of a process with threads only system calls may be
+    // made: `prepare_myself` takes no lock and allocates nothing.
+    unsafe {
+        command.pre_exec(prepare);
+    }
+}
+
+/// Runs in the child, where other threads' locks are held for ever.
+fn prepare_myself(child: &Child, parent: Pid) -> rustix::io::Result<()> {
+    setsid()?;
+    reset_signals();
+    // Before the limits, for it may need a descriptor.
+    close_on_exec_from(libc::STDERR_FILENO + 1)?;
+    for (resource, limit) in &child.limits {
+        setrlimit(*resource, *limit)?;
+    }
+    if child.drops_groups && geteuid().is_root() {
+        set_thread_groups(&[])?;
+    }
+    // After the change of user, which would undo it.
+    set_parent_process_death_signal(Some(Signal::TERM))?;
+    // The parent may have died before.
+    if getppid() != Some(parent) {
+        return Err(rustix::io::Errno::SRCH);
+    }
+    Ok(())
+}
+
+/// execve(2) leaves ignored signals ignored, as SIGHUP is under nohup.
+fn reset_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: no handler is installed. Those that cannot be changed are refused, which is fine.
+        unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+    }
+}
+
+/// Marks every descriptor from `first` on close-on-exec.
+fn close_on_exec_from(first: RawFd) -> rustix::io::Result<()> {
+    // SAFETY: no descriptor is closed. The numbers are positive and fit.
+    let result = unsafe {
+        libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    };
+    // Linux before 5.11 does not know the call or its flag, and a sandbox may refuse it.
+    if result == 0 { Ok(()) } else { close_on_exec_by_list(first) }
+}
+
+/// The same for each that /proc lists.
+fn close_on_exec_by_list(first: RawFd) -> rustix::io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let list = open(c"/proc/self/fd", flags, Mode::empty())?;
+    let mut buffer = [MaybeUninit::uninit(); 2048];
+    let mut entries = RawDir::new(list, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let name = entry?.file_name().to_str().ok().and_then(|name| name.parse().ok());
+        let Some(number) = name.filter(|number: &RawFd| *number >= first) else { continue };
+        // SAFETY: this thread is the only one of the child, so that what was listed is still open.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+        fcntl_setfd(descriptor, FdFlags::CLOEXEC)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    /// Whether a child has the descriptor of its parent that is not close-on-exec.
+    fn inherits(mark: fn(RawFd) -> rustix::io::Result<()>) -> bool {
+        let file = File::open("/dev/null").expect("it is there");
+        // Beyond those that a shell opens for itself.
+        let leak = rustix::io::fcntl_dupfd_cloexec(file, 100).expect("a number is free");
+        fcntl_setfd(&leak, FdFlags::empty()).expect("it is open");
+        let mut command = Command::new("test");
+        command.arg("-e").arg(format!("/proc/self/fd/{}", leak.as_raw_fd()));
+        // SAFETY: see `prepare_child`; each function here is part of it, or does nothing.
+        unsafe { command.pre_exec(move || mark(3).map_err(io::Error::from)) };
+        command.status().expect("test(1) runs").success()
+    }
+
+    #[test]
+    fn either_way_of_marking_them_keeps_descriptors_from_a_child() {
+        assert!(inherits(|_| Ok(())), "the test shows nothing");
+        assert!(!inherits(close_on_exec_from));
+        assert!(!inherits(close_on_exec_by_list));
+    }
 }

@@ -23,7 +23,17 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("sidecar", &["accepting"]),
     (
         "server",
-        &["sys", "accepting", "wire", "responder", "config", "metrics", "connection", "sidecar"],
+        &[
+            "sys",
+            "client_text",
+            "accepting",
+            "wire",
+            "responder",
+            "config",
+            "metrics",
+            "connection",
+            "sidecar",
+        ],
     ),
     ("client", &[]),
     ("fuzz", &["wire", "config", "sidecar", "client"]),

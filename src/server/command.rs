@@ -1,8 +1,17 @@
 //! Programs that answer for a listener: their processes, and all that happens to them. Workers
 //! neither fork nor wait; they order processes from the keeper and get the pipes.
 
+mod child;
 mod keeper;
+mod orphans;
+mod processes;
 mod program;
+mod spawn;
+mod standard_error;
 
 pub(in crate::server) use keeper::{Keeper, KeeperThread, Order, ProcessId, SpawnError, Started};
-pub(in crate::server) use program::{Program, ProgramError, Setup};
+pub use program::ProgramError;
+pub(in crate::server) use program::{Program, Setup};
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,8 @@ use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 use crate::config::{Address, Limits, Listener};
 use crate::sys;
 
+use super::accounts;
+
 /// Unsent bytes above which the kernel takes no more: a client that never reads would otherwise
 /// make it hold 4 MB.
 const NOTSENT_LOWAT_BYTES: u32 = 128 * 1024;
@@ -323,19 +325,7 @@ fn unix_socket() -> io::Result<Socket> {
 }
 
 fn group_id(group: &str) -> Result<u32, ListenError> {
-    if let Ok(id) = group.parse() {
-        return Ok(id);
-    }
-    let groups = fs::read_to_string("/etc/group")?;
-    groups
-        .lines()
-        .find_map(|line| {
-            let mut fields = line.split(':');
-            let name = fields.next()?;
-            let id = fields.nth(1)?;
-            (name == group).then(|| id.parse().ok()).flatten()
-        })
-        .ok_or_else(|| ListenError::UnknownGroup(group.to_owned()))
+    accounts::group_id(group)?.ok_or_else(|| ListenError::UnknownGroup(group.to_owned()))
 }
 
 fn backlog(listener: &Listener) -> i32 {

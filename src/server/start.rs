@@ -24,6 +24,7 @@ use crate::wire::{Framing, MAX_RECEIVE_BYTES, Protocol};
 
 use super::accept::{Acceptor, Gate, Trouble};
 use super::admit::Admission;
+use super::command::ProgramError;
 use super::failures::{Failures, GaveUp};
 use super::lifecycle::Lifecycle;
 use super::listen::{Bound, Listening, SocketFiles, listen, queue_limit};
@@ -61,6 +62,14 @@ pub enum StartError {
         responder: String,
         /// What there is.
         known: String,
+    },
+    /// A listener's program cannot be run.
+    #[error("listener {listener:?}: {source}")]
+    Program {
+        /// The listener's name.
+        listener: String,
+        /// Why not.
+        source: ProgramError,
     },
     /// A listener could not be had.
     #[error("listener {listener:?}: cannot listen on {address}: {source}; {hint}")]

@@ -1,5 +1,4 @@
-//! The one thread that owns every process: it spawns them, signals them, reaps them and reads their
-//! standard error. Nobody else forks, and nobody waits for it.
+//! The way to the one thread that owns every process. Nobody else forks, and nobody waits for it.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -7,24 +6,24 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use mio::{Poll, Token, Waker};
+use crossbeam_channel::{Sender, TrySendError, bounded};
+use mio::{Poll, Waker};
 use parking_lot::Mutex;
 
+use super::processes::{Processes, WAKER};
 use super::program::Program;
 
 /// Orders that may wait; one more is refused.
-const MAX_ORDERS: usize = 1024;
-
-const WAKER: Token = Token(usize::MAX);
+pub(super) const MAX_ORDERS: usize = 1024;
 
 /// A process, for as long as the server runs: no number is given twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(in crate::server) struct ProcessId {
-    number: u64,
-    pid: u32,
+    pub(super) number: usize,
+    pub(super) pid: u32,
 }
 
 impl ProcessId {
@@ -34,15 +33,17 @@ impl ProcessId {
     }
 }
 
-/// What is wanted of the keeper. Both functions run on its thread and must not block; each is
-/// called at most once, and `ended` exactly once where `started` was told of a process.
+/// What is wanted of the keeper. Both functions run on its thread and must not block. Each is
+/// called at most once, and `ended` always if `started` was told of a process.
 pub(in crate::server) struct Order {
     pub(in crate::server) program: Arc<Program>,
     /// Added to the program's own.
     pub(in crate::server) environment: Vec<(String, String)>,
     pub(in crate::server) started: Box<dyn FnOnce(Result<Started, SpawnError>) + Send>,
-    pub(in crate::server) ended: Box<dyn FnOnce(ProcessId, ExitStatus) + Send>,
+    pub(in crate::server) ended: Ended,
 }
+
+pub(in crate::server) type Ended = Box<dyn FnOnce(ProcessId, ExitStatus) + Send>;
 
 /// A process that runs, and our ends of its pipes: non-blocking, close-on-exec.
 #[derive(Debug)]
@@ -74,10 +75,11 @@ pub(in crate::server) struct Keeper {
     shared: Arc<Shared>,
 }
 
-struct Shared {
+pub(super) struct Shared {
     orders: Sender<Order>,
     /// Of whom the end is wanted. Never more than there are processes, so that it needs no bound.
-    ends: Mutex<BTreeSet<ProcessId>>,
+    pub(super) ends: Mutex<BTreeSet<ProcessId>>,
+    pub(super) is_stopping: AtomicBool,
     waker: Waker,
 }
 
@@ -88,18 +90,28 @@ pub(in crate::server) struct KeeperThread {
 }
 
 impl Keeper {
-    /// Starts the thread.
+    /// Starts the thread. `panicked` is told of each panic in it, and says whether to give up; the
+    /// processes are ended then.
     ///
     /// # Errors
     /// If the system gives no epoll set or no thread.
-    pub(in crate::server) fn start() -> io::Result<(Self, KeeperThread)> {
+    pub(in crate::server) fn start(
+        panicked: impl Fn() -> bool + Send + 'static,
+    ) -> io::Result<(Self, KeeperThread)> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let (orders, ordered) = bounded(MAX_ORDERS);
-        let keeper = Self { shared: Arc::new(Shared { orders, ends: Mutex::default(), waker }) };
+        let shared = Arc::new(Shared {
+            orders,
+            ends: Mutex::default(),
+            is_stopping: AtomicBool::new(false),
+            waker,
+        });
+        let keeper = Self { shared: shared.clone() };
+        let mut processes = Processes::new(poll, shared, ordered);
         let thread = thread::Builder::new()
             .name("processes".to_owned())
-            .spawn(move || refuse_all(&ordered))?;
+            .spawn(move || processes.run(panicked))?;
         Ok((keeper.clone(), KeeperThread { keeper, thread: Some(thread) }))
     }
 
@@ -112,8 +124,8 @@ impl Keeper {
         }
     }
 
-    /// Has a process ended: SIGTERM to its group, SIGKILL after 2 s. One that has ended already is
-    /// no error.
+    /// Has a process ended: SIGTERM to its group, SIGKILL after 2 s to what is left of it. One that
+    /// has ended already is no error.
     pub(in crate::server) fn end(&self, process: ProcessId) {
         if self.shared.ends.lock().insert(process) {
             self.wake();
@@ -126,12 +138,6 @@ impl Keeper {
     }
 }
 
-fn refuse_all(orders: &Receiver<Order>) {
-    for order in orders {
-        (order.started)(Err(SpawnError::Stopped));
-    }
-}
-
 impl KeeperThread {
     /// Ends every process and returns when none is left: at once, or after the 2 s that SIGTERM
     /// gives.
@@ -140,6 +146,8 @@ impl KeeperThread {
     }
 
     fn join(&mut self) {
+        self.keeper.shared.is_stopping.store(true, Ordering::SeqCst);
+        self.keeper.wake();
         if let Some(thread) = self.thread.take() {
             // A panic there was reported by its hook; the stop goes on.
             let _ = thread.join();

@@ -1,11 +1,25 @@
-//! A program as it is to run, found and checked when the server starts: what would fail at each
+//! A program as it is to run, found and checked when the server starts: what would fail at every
 //! spawn is an error then.
 
-use std::ffi::OsString;
+use std::env;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::io;
-use std::path::PathBuf;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getegid, geteuid, getrlimit};
+
+use crate::server::accounts;
+
+/// Where execvp(3) looks without a PATH.
+const NO_PATH: &str = "/bin:/usr/bin";
+
+/// The kernel reads no more of a script's first line (`BINPRM_BUF_SIZE`).
+const FIRST_LINE_BYTES: u64 = 256;
 
 /// How a program is wanted, as the config has it.
 #[derive(Debug, Clone, Default)]
@@ -18,58 +32,86 @@ pub(in crate::server) struct Setup {
     pub(in crate::server) directory: PathBuf,
     /// A name or a number; empty = talkback's own.
     pub(in crate::server) user: String,
-    /// A name or a number; empty = the user's.
+    /// A name or a number; empty = the user's, or talkback's own.
     pub(in crate::server) group: String,
-    pub(in crate::server) limits: Limits,
-}
-
-/// Resource limits of a process; 0 = inherited.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::server) struct Limits {
-    /// RLIMIT_AS.
+    /// RLIMIT_AS; 0 = inherited.
     pub(in crate::server) max_memory_bytes: u64,
-    /// RLIMIT_CPU, in whole seconds.
+    /// RLIMIT_CPU, in whole seconds; 0 = inherited.
     pub(in crate::server) max_cpu_time: Duration,
-    /// RLIMIT_NOFILE.
+    /// RLIMIT_NOFILE; 0 = inherited.
     pub(in crate::server) max_open_files: u64,
 }
 
 /// A program that can be run.
 pub(in crate::server) struct Program {
     /// Its listener, for the log.
-    pub(in crate::server) listener: String,
+    pub(super) listener: String,
     /// The file that was found.
-    pub(in crate::server) file: PathBuf,
+    pub(super) file: PathBuf,
     /// As configured.
-    pub(in crate::server) argv: Vec<String>,
+    pub(super) argv: Vec<String>,
     /// All that its environment holds, but for what an order adds.
-    pub(in crate::server) environment: Vec<(OsString, OsString)>,
-    pub(in crate::server) directory: Option<PathBuf>,
-    pub(in crate::server) user: Option<u32>,
-    pub(in crate::server) group: Option<u32>,
-    pub(in crate::server) limits: Limits,
+    pub(super) environment: Vec<(OsString, OsString)>,
+    /// `None` = talkback's own.
+    pub(super) directory: Option<PathBuf>,
+    /// `None` = talkback's own.
+    pub(super) user: Option<u32>,
+    /// `None` = talkback's own.
+    pub(super) group: Option<u32>,
+    pub(super) limits: Vec<(Resource, Rlimit)>,
     /// Told of so many lines on standard error, shown or not.
-    pub(in crate::server) count_lines: Box<dyn Fn(u64) + Send + Sync>,
+    pub(super) count_lines: Box<dyn Fn(u64) + Send + Sync>,
 }
 
 /// Why a program cannot be run as configured.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::server) enum ProgramError {
+#[non_exhaustive]
+pub enum ProgramError {
     /// No file of that name.
-    #[error("no such program: {name:?}{searched}")]
+    #[error("there is no program {name:?}{searched}")]
     NotFound {
         /// As configured.
         name: String,
-        /// Where it was looked for, or nothing.
+        /// Where it was looked for, as the end of a sentence.
         searched: String,
     },
-    /// A file that cannot be executed.
-    #[error("{} cannot be executed: {source}", .file.display())]
+    /// What was found cannot be executed.
+    #[error("{} cannot be executed: {problem}", .file.display())]
     NotExecutable {
         /// What was found.
         file: PathBuf,
         /// Why not.
+        problem: String,
+    },
+    /// The working directory cannot be used.
+    #[error("directory {}: {source}", .path.display())]
+    Directory {
+        /// As configured.
+        path: PathBuf,
+        /// Why not.
         source: io::Error,
+    },
+    /// A user or group that this host does not have.
+    #[error("{kind} {name:?} {problem}")]
+    Account {
+        /// `user` or `group`.
+        kind: &'static str,
+        /// As configured.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A limit above that of this process, which it can only lower.
+    #[error("{key} = {wanted} is above the limit of this process, {most} (ulimit -H{flag})")]
+    Limit {
+        /// The config key.
+        key: &'static str,
+        /// As configured.
+        wanted: u64,
+        /// The hard limit.
+        most: u64,
+        /// The letter of the shell's ulimit.
+        flag: char,
     },
 }
 
@@ -80,19 +122,22 @@ impl Program {
         setup: &Setup,
         count_lines: impl Fn(u64) + Send + Sync + 'static,
     ) -> Result<Self, ProgramError> {
-        let name = setup.argv.first().cloned().unwrap_or_default();
-        if name.is_empty() {
-            return Err(ProgramError::NotFound { name, searched: String::new() });
-        }
+        let environment = environment(&setup.environment);
+        let directory = directory(&setup.directory)?;
+        let path = environment.iter().find(|(name, _)| name == "PATH");
+        let path = path.map_or(OsStr::new(NO_PATH), |(_, value)| value.as_os_str());
+        let name = setup.argv.first().map_or("", String::as_str);
+        let file = find(name, path, directory.as_deref().unwrap_or(Path::new(".")))?;
+        let (user, group) = user_and_group(&setup.user, &setup.group)?;
         Ok(Self {
             listener: listener.to_owned(),
-            file: name.into(),
+            file,
             argv: setup.argv.clone(),
-            environment: Vec::new(),
-            directory: None,
-            user: None,
-            group: None,
-            limits: setup.limits,
+            environment,
+            directory,
+            user,
+            group,
+            limits: limits(setup)?,
             count_lines: Box::new(count_lines),
         })
     }
@@ -102,4 +147,156 @@ impl fmt::Debug for Program {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Program").field("argv", &self.argv).finish_non_exhaustive()
     }
+}
+
+fn environment(entries: &[String]) -> Vec<(OsString, OsString)> {
+    let variable = |entry: &String| match entry.split_once('=') {
+        Some((name, value)) => Some((name.into(), value.into())),
+        None => Some((entry.into(), env::var_os(entry)?)),
+    };
+    entries.iter().filter_map(variable).collect()
+}
+
+fn directory(path: &Path) -> Result<Option<PathBuf>, ProgramError> {
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let looked = fs::metadata(path).and_then(|found| match found.is_dir() {
+        true => std::path::absolute(path),
+        false => Err(io::ErrorKind::NotADirectory.into()),
+    });
+    looked.map(Some).map_err(|source| ProgramError::Directory { path: path.to_owned(), source })
+}
+
+/// The file that execvp(3) would take, whose path then needs no search.
+fn find(name: &str, path: &OsStr, directory: &Path) -> Result<PathBuf, ProgramError> {
+    let absolute = |file: PathBuf| std::path::absolute(&file).unwrap_or(file);
+    if name.contains('/') {
+        let file = absolute(directory.join(name));
+        return match check(&file) {
+            Ok(()) => Ok(file),
+            Err(Obstacle::Absent) => {
+                let searched = format!(" ({})", file.display());
+                Err(ProgramError::NotFound { name: name.to_owned(), searched })
+            }
+            Err(Obstacle::Problem(problem)) => Err(ProgramError::NotExecutable { file, problem }),
+        };
+    }
+    let mut obstacle = None;
+    // An empty part of it means the working directory.
+    for part in env::split_paths(path).filter(|_| !name.is_empty()) {
+        let file = absolute(directory.join(part).join(name));
+        match check(&file) {
+            Ok(()) => return Ok(file),
+            Err(Obstacle::Absent) => {}
+            Err(Obstacle::Problem(problem)) => {
+                obstacle.get_or_insert(ProgramError::NotExecutable { file, problem });
+            }
+        }
+    }
+    let searched = format!(" in {}, its PATH", path.display());
+    Err(obstacle.unwrap_or(ProgramError::NotFound { name: name.to_owned(), searched }))
+}
+
+enum Obstacle {
+    Absent,
+    Problem(String),
+}
+
+/// What can be told without running it; the rights of another user cannot.
+fn check(file: &Path) -> Result<(), Obstacle> {
+    let found = match fs::metadata(file) {
+        Ok(found) => found,
+        Err(error) => {
+            let is_absent =
+                matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+            let problem = Obstacle::Problem(error.to_string());
+            return Err(if is_absent { Obstacle::Absent } else { problem });
+        }
+    };
+    if !found.is_file() {
+        return Err(Obstacle::Problem("it is no file".to_owned()));
+    }
+    if found.permissions().mode() & 0o111 == 0 {
+        return Err(Obstacle::Problem("it has no x permission (chmod +x)".to_owned()));
+    }
+    match interpreter(file) {
+        Some(interpreter) if !interpreter.exists() => {
+            let shown = interpreter.display();
+            Err(Obstacle::Problem(format!("its first line names {shown:?}, which is not there")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the first line of a script names.
+fn interpreter(file: &Path) -> Option<PathBuf> {
+    let mut start = Vec::new();
+    // A program that may be executed but not read is fine.
+    fs::File::open(file).ok()?.take(FIRST_LINE_BYTES).read_to_end(&mut start).ok()?;
+    let line = start.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?.trim_ascii();
+    let named = line.split(|byte| matches!(byte, b' ' | b'\t')).next()?;
+    Some(Path::new(OsStr::from_bytes(named)).to_owned())
+}
+
+fn user_and_group(user: &str, group: &str) -> Result<(Option<u32>, Option<u32>), ProgramError> {
+    let fault = |kind, name: &str, problem: String| ProgramError::Account {
+        kind,
+        name: name.to_owned(),
+        problem,
+    };
+    let unknown = || "is unknown on this host".to_owned();
+    let mut of_user = None;
+    let mut id = None;
+    if !user.is_empty() {
+        let found = accounts::user(user).map_err(|error| fault("user", user, error.to_string()))?;
+        let found = found.ok_or_else(|| fault("user", user, unknown()))?;
+        if found.group.is_none() && group.is_empty() {
+            let problem = "has no account on this host, and so no group: name one";
+            return Err(fault("user", user, problem.to_owned()));
+        }
+        (id, of_user) = (Some(found.id), found.group);
+    }
+    let group_id = if group.is_empty() {
+        of_user
+    } else {
+        let found =
+            accounts::group_id(group).map_err(|error| fault("group", group, error.to_string()))?;
+        Some(found.ok_or_else(|| fault("group", group, unknown()))?)
+    };
+    let mine = |wanted: Option<u32>, own: u32| wanted.is_none_or(|wanted| wanted == own);
+    if !geteuid().is_root() {
+        let problem = || "needs a talkback that runs as root".to_owned();
+        if !mine(id, geteuid().as_raw()) {
+            return Err(fault("user", user, problem()));
+        }
+        if !mine(group_id, getegid().as_raw()) {
+            return Err(fault("group", if group.is_empty() { user } else { group }, problem()));
+        }
+    }
+    Ok((id, group_id))
+}
+
+/// What the child sets. It may lower its limits as any user, and raise none.
+fn limits(setup: &Setup) -> Result<Vec<(Resource, Rlimit)>, ProgramError> {
+    let seconds = setup.max_cpu_time.as_secs() + u64::from(setup.max_cpu_time.subsec_nanos() > 0);
+    let mut limits = vec![(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })];
+    for (key, resource, wanted, flag) in [
+        ("max_memory_bytes", Resource::As, setup.max_memory_bytes, 'v'),
+        ("max_cpu_time", Resource::Cpu, seconds, 't'),
+        ("max_open_files", Resource::Nofile, setup.max_open_files, 'n'),
+    ] {
+        if wanted == 0 {
+            continue;
+        }
+        let hard = getrlimit(resource).maximum;
+        if let Some(most) = hard.filter(|most| wanted > *most) {
+            return Err(ProgramError::Limit { key, wanted, most, flag });
+        }
+        // SIGXCPU comes at the soft limit, SIGKILL for who ignores it at the hard one.
+        let spare = u64::from(matches!(resource, Resource::Cpu));
+        let maximum = (wanted + spare).min(hard.unwrap_or(u64::MAX));
+        limits.push((resource, Rlimit { current: Some(wanted), maximum: Some(maximum) }));
+    }
+    Ok(limits)
 }

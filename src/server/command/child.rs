@@ -1,0 +1,190 @@
+//! One process from its start until nothing of it is left: its signals, its end, its last words.
+//! What is done when, the keeper says.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::Arc;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, waitid,
+};
+use tracing::debug;
+
+use super::keeper::{Ended, ProcessId};
+use super::program::Program;
+use super::standard_error::{Found, StandardError};
+
+/// A process that we started.
+pub(super) struct Child {
+    pub(super) id: ProcessId,
+    pub(super) phase: Phase,
+    program: Arc<Program>,
+    pid: Pid,
+    pidfd: OwnedFd,
+    /// Taken when it is told.
+    ended: Option<Ended>,
+    /// `None` = nobody can write to it any more.
+    standard_error: Option<StandardError>,
+    /// Whether the keeper's epoll set tells of it.
+    is_watched: bool,
+}
+
+/// How far it is. Only from [`Phase::Over`] on its number may be another process's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Running,
+    /// Its group was sent SIGTERM.
+    Ending,
+    /// It has ended by SIGTERM, and others of its group have not: they have the rest of their time.
+    /// It is a zombie, so that the group keeps its number.
+    Left,
+    /// Reaped. Its standard error may hold something, or somebody who left its group.
+    Over,
+}
+
+impl Child {
+    pub(super) fn new(
+        id: ProcessId,
+        program: Arc<Program>,
+        (pid, pidfd): (Pid, OwnedFd),
+        standard_error: OwnedFd,
+        ended: Ended,
+    ) -> Self {
+        Self {
+            id,
+            phase: Phase::Running,
+            program,
+            pid,
+            pidfd,
+            ended: Some(ended),
+            standard_error: Some(StandardError::new(standard_error)),
+            is_watched: false,
+        }
+    }
+
+    /// Has the keeper's epoll set tell of its end and of its standard error.
+    pub(super) fn register(
+        &mut self,
+        registry: &Registry,
+        end: Token,
+        said: Token,
+    ) -> io::Result<()> {
+        registry.register(&mut SourceFd(&self.pidfd.as_raw_fd()), end, Interest::READABLE)?;
+        self.watch(registry, said)
+    }
+
+    pub(super) fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Whether it can still say something.
+    pub(super) fn may_speak(&self) -> bool {
+        self.standard_error.is_some()
+    }
+
+    /// Signals the whole group. Nobody can join it from outside its session, and its number is its
+    /// own until the process is reaped.
+    pub(super) fn signal(&self, signal: Signal) {
+        let is_ours = self.phase != Phase::Over && self.peek() != End::Unknown;
+        if is_ours {
+            // It fails where all of the group have changed their user, which only root's can.
+            let _ = kill_process_group(self.pid, signal);
+        }
+    }
+
+    /// How it ended, if it has; it stays a zombie.
+    pub(super) fn peek(&self) -> End {
+        self.wait(WaitIdOptions::NOWAIT)
+    }
+
+    fn wait(&self, option: WaitIdOptions) -> End {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | option;
+        match waitid(WaitId::PidFd(self.pidfd.as_fd()), options) {
+            Ok(None) | Err(Errno::INTR) => End::NotYet,
+            Ok(Some(status)) => End::With(exit_status(&status)),
+            Err(_) => End::Unknown,
+        }
+    }
+
+    /// Kills what is left of its group, reaps it, and tells whom it concerns.
+    pub(super) fn bury(&mut self) {
+        // Before it is reaped: afterwards the number may be that of another group.
+        self.signal(Signal::KILL);
+        let status = match self.wait(WaitIdOptions::empty()) {
+            End::With(status) => status,
+            // SIGCHLD is ignored, and the kernel has kept nothing.
+            End::NotYet | End::Unknown => ExitStatus::default(),
+        };
+        self.phase = Phase::Over;
+        if let Some(ended) = self.ended.take() {
+            let (listener, pid) = (&self.program.listener, self.id.pid());
+            debug!(listener, pid, %status, "process ended");
+            ended(self.id, status);
+        }
+    }
+
+    /// Logs a share of what it said, and says whether there may be more.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Found {
+        let Some(standard_error) = &mut self.standard_error else { return Found::End };
+        let found = standard_error.read(&self.program, self.id.pid(), buffer);
+        if found == Found::End {
+            // Closed, it leaves the epoll set too.
+            self.standard_error = None;
+        }
+        found
+    }
+
+    /// Logs what is there, up to what a pipe holds, and the unfinished line; then closes.
+    pub(super) fn hear_out(&mut self, buffer: &mut [u8]) {
+        self.read(buffer);
+        if let Some(mut standard_error) = self.standard_error.take() {
+            standard_error.finish(&self.program, self.id.pid());
+        }
+    }
+
+    /// Has the epoll set tell of what it says from now on.
+    pub(super) fn watch(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        if !self.is_watched
+            && let Some(standard_error) = &mut self.standard_error
+        {
+            registry.register(standard_error, token, Interest::READABLE)?;
+            self.is_watched = true;
+        }
+        Ok(())
+    }
+
+    /// Has the epoll set say nothing of it for now: each of its writes would wake the keeper.
+    pub(super) fn ignore(&mut self, registry: &Registry) -> io::Result<()> {
+        if self.is_watched
+            && let Some(standard_error) = &mut self.standard_error
+        {
+            registry.deregister(standard_error)?;
+            self.is_watched = false;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a process has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    NotYet,
+    With(ExitStatus),
+    /// It was reaped behind our back, as happens where SIGCHLD is ignored.
+    Unknown,
+}
+
+fn exit_status(status: &WaitIdStatus) -> ExitStatus {
+    let raw = match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => (code & 0xff) << 8,
+        (None, Some(signal)) => signal | if status.dumped() { 0x80 } else { 0 },
+        (None, None) => 0,
+    };
+    ExitStatus::from_raw(raw)
+}

@@ -1,0 +1,310 @@
+//! The keeper's thread: every process of the server, what is due for each, and the one loop.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use mio::{Events, Poll, Registry, Token};
+use rustix::process::Signal;
+use tracing::{debug, warn};
+
+use super::child::{Child, End, Phase};
+use super::keeper::{Order, ProcessId, Shared, SpawnError, Started};
+use super::orphans;
+use super::spawn::{self, Spawned};
+use super::standard_error::{Found, SHARE_BYTES};
+
+/// What the doorbell of the keeper rings. Processes have two tokens each, from 0 on.
+pub(super) const WAKER: Token = Token(usize::MAX);
+
+/// From SIGTERM to SIGKILL.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A stop does not wait for longer than that after SIGKILL: who is still there hangs in the kernel.
+const GRACE_OF_THE_KERNEL: Duration = Duration::from_secs(1);
+
+/// After the end of a process its standard error is read for so long, if somebody else has it.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Between two looks at the standard error of a process: it costs the keeper a share each.
+const PACE: Duration = Duration::from_millis(20);
+
+/// How often orphans are looked for.
+const ORPHANS_PACE: Duration = Duration::from_secs(1);
+
+/// A spawn takes its time; so many pass before the ends of processes are looked at again.
+const SPAWNS_A_TURN: usize = 8;
+
+const EVENTS_A_TURN: usize = 256;
+
+/// Every process of a server.
+pub(super) struct Processes {
+    poll: Poll,
+    shared: Arc<Shared>,
+    orders: Receiver<Order>,
+    children: BTreeMap<usize, Child>,
+    /// What is to be done for whom, and when. What has become needless is passed over.
+    due: BTreeSet<(Instant, usize, Due)>,
+    /// The next number of a process.
+    next: usize,
+    /// When it began to stop.
+    stopping: Option<Instant>,
+    /// When orphans are looked for next; `None` = they do not come here.
+    orphans: Option<Instant>,
+    buffer: Box<[u8]>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    /// The time that SIGTERM gave is over.
+    Kill,
+    /// Its standard error may be read again.
+    Look,
+    /// Nobody is listened to any more who has its standard error.
+    Forget,
+}
+
+impl Processes {
+    pub(super) fn new(poll: Poll, shared: Arc<Shared>, orders: Receiver<Order>) -> Self {
+        Self {
+            poll,
+            shared,
+            orders,
+            children: BTreeMap::new(),
+            due: BTreeSet::new(),
+            next: 0,
+            stopping: None,
+            orphans: orphans::come_here().then(Instant::now),
+            buffer: vec![0; SHARE_BYTES].into(),
+        }
+    }
+
+    /// Runs until the stop is done.
+    pub(super) fn run(&mut self, panicked: impl Fn() -> bool) {
+        let mut events = Events::with_capacity(EVENTS_A_TURN);
+        loop {
+            match catch_unwind(AssertUnwindSafe(|| self.turn(&mut events))) {
+                Ok(true) => {}
+                Ok(false) => break,
+                // The table is whole after each step, so that the loop can start anew.
+                Err(_) if panicked() => self.shared.is_stopping.store(true, Ordering::SeqCst),
+                Err(_) => {}
+            }
+        }
+        for (_, mut child) in mem::take(&mut self.children) {
+            if child.phase != Phase::Over {
+                let program = child.program();
+                warn!(
+                    listener = program.listener,
+                    pid = child.id.pid(),
+                    "a process outlives SIGKILL"
+                );
+            }
+            child.hear_out(&mut self.buffer);
+        }
+    }
+
+    /// Does what is to be done, then waits; says whether to go on.
+    fn turn(&mut self, events: &mut Events) -> bool {
+        let now = Instant::now();
+        self.take_orders();
+        self.take_ends(now);
+        self.act(now);
+        if self.shared.is_stopping.load(Ordering::SeqCst) && !self.stop(now) {
+            return false;
+        }
+        match self.poll.poll(events, self.wait()) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
+            Err(error) => panic!("epoll_wait fails: {error}"),
+        }
+        for event in &*events {
+            match event.token() {
+                WAKER => {}
+                Token(token) if token % 2 == 0 => self.look_at_end(token / 2),
+                Token(token) => self.look_at_words(token / 2),
+            }
+        }
+        true
+    }
+
+    fn wait(&self) -> Option<Duration> {
+        if !self.orders.is_empty() || !self.shared.ends.lock().is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let first = self.due.first().map(|(at, ..)| *at);
+        let latest = self.stopping.map(|since| since + GRACE + GRACE_OF_THE_KERNEL);
+        let next = [first, latest, self.orphans].into_iter().flatten().min()?;
+        Some(next.saturating_duration_since(Instant::now()))
+    }
+
+    // ---- what is wanted ----
+
+    fn take_orders(&mut self) {
+        let most = if self.stopping.is_some() { usize::MAX } else { SPAWNS_A_TURN };
+        for _ in 0..most {
+            let Ok(order) = self.orders.try_recv() else { break };
+            self.take(order);
+        }
+    }
+
+    fn take(&mut self, order: Order) {
+        let Order { program, environment, started, ended } = order;
+        if self.shared.is_stopping.load(Ordering::SeqCst) {
+            return started(Err(SpawnError::Stopped));
+        }
+        let spawned = match spawn::spawn(&program, &environment) {
+            Ok(spawned) => spawned,
+            Err(error) => return started(Err(error.into())),
+        };
+        let Spawned { pid, pidfd, input, output, standard_error } = spawned;
+        let id = ProcessId { number: self.next, pid: pid.as_raw_pid().cast_unsigned() };
+        self.next += 1;
+        debug!(listener = program.listener, pid = id.pid(), "process started");
+        let mut child = Child::new(id, program, (pid, pidfd), standard_error, ended);
+        let (end, said) = (Token(id.number * 2), said(id.number));
+        if let Err(error) = child.register(self.poll.registry(), end, said) {
+            spawn::discard(pid);
+            return started(Err(error.into()));
+        }
+        self.children.insert(id.number, child);
+        started(Ok(Started { process: id, input, output }));
+    }
+
+    fn take_ends(&mut self, now: Instant) {
+        let ends = mem::take(&mut *self.shared.ends.lock());
+        for process in ends {
+            self.end(process.number, now);
+        }
+    }
+
+    fn end(&mut self, number: usize, now: Instant) {
+        let Some(child) = self.children.get_mut(&number) else { return };
+        if child.phase == Phase::Running {
+            child.phase = Phase::Ending;
+            child.signal(Signal::TERM);
+            self.due.insert((now + GRACE, number, Due::Kill));
+        }
+    }
+
+    /// Says whether there is something left to wait for.
+    fn stop(&mut self, now: Instant) -> bool {
+        let since = *self.stopping.get_or_insert(now);
+        self.take_orders();
+        let numbers: Vec<_> = self.children.keys().copied().collect();
+        for number in numbers {
+            self.end(number, now);
+        }
+        let is_left = self.children.values().any(|child| child.phase != Phase::Over);
+        is_left && now < since + GRACE + GRACE_OF_THE_KERNEL
+    }
+
+    // ---- what is due ----
+
+    fn act(&mut self, now: Instant) {
+        while let Some(&(at, number, due)) = self.due.first()
+            && at <= now
+        {
+            self.due.pop_first();
+            match due {
+                Due::Kill => self.kill(number, now),
+                Due::Look => self.look_at_words(number),
+                Due::Forget => {
+                    if let Some(mut child) = self.children.remove(&number) {
+                        child.hear_out(&mut self.buffer);
+                    }
+                }
+            }
+        }
+        if self.orphans.is_some_and(|at| at <= now) {
+            self.orphans = Some(now + ORPHANS_PACE);
+            orphans::reap(|pid| {
+                self.children
+                    .values()
+                    .any(|child| child.id.pid() == pid && child.phase != Phase::Over)
+            });
+        }
+    }
+
+    fn kill(&mut self, number: usize, now: Instant) {
+        let Some(child) = self.children.get_mut(&number) else { return };
+        match child.phase {
+            Phase::Ending => {
+                let (listener, pid) = (&child.program().listener, child.id.pid());
+                warn!(listener, pid, "a process ignored SIGTERM for 2 s and was killed");
+                child.signal(Signal::KILL);
+            }
+            Phase::Left => self.bury(number, now),
+            Phase::Running | Phase::Over => {}
+        }
+    }
+
+    // ---- what processes do ----
+
+    /// It may have ended.
+    fn look_at_end(&mut self, number: usize) {
+        let Some(child) = self.children.get_mut(&number) else { return };
+        if !matches!(child.phase, Phase::Running | Phase::Ending) {
+            return;
+        }
+        let end = child.peek();
+        if end == End::NotYet {
+            return;
+        }
+        // Who of its group is still there most likely has its standard error, too.
+        let is_alone = (0..2).any(|_| child.read(&mut self.buffer) == Found::End);
+        if child.phase == Phase::Ending && end != End::Unknown && !is_alone {
+            child.phase = Phase::Left;
+        } else {
+            self.bury(number, Instant::now());
+        }
+    }
+
+    fn bury(&mut self, number: usize, now: Instant) {
+        let Some(child) = self.children.get_mut(&number) else { return };
+        child.bury();
+        if child.may_speak() {
+            self.due.insert((now + LAST_WORDS, number, Due::Forget));
+        } else {
+            self.children.remove(&number);
+        }
+    }
+
+    /// It may have said something.
+    fn look_at_words(&mut self, number: usize) {
+        let Some(child) = self.children.get_mut(&number) else { return };
+        let found = child.read(&mut self.buffer);
+        let now = Instant::now();
+        let registry: &Registry = self.poll.registry();
+        let watched = match found {
+            Found::Some => {
+                self.due.insert((now + PACE, number, Due::Look));
+                child.ignore(registry)
+            }
+            Found::Nothing => child.watch(registry, said(number)),
+            Found::End => Ok(()),
+        };
+        if let Err(error) = watched {
+            // Its end is told of by the pidfd.
+            debug!(%error, pid = child.id.pid(), "standard error is not read any more");
+            child.hear_out(&mut self.buffer);
+        }
+        match (child.may_speak(), child.phase) {
+            (false, Phase::Left) => self.bury(number, now),
+            (false, Phase::Over) => {
+                self.children.remove(&number);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The token of a process's standard error.
+fn said(number: usize) -> Token {
+    Token(number * 2 + 1)
+}

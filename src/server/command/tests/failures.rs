@@ -1,0 +1,148 @@
+//! What cannot be run: told at the start where that is possible, and at the spawn where not.
+
+use std::os::unix::fs::PermissionsExt;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::*;
+
+#[track_caller]
+fn check(setup: &Setup, parts: &[&str]) {
+    let error = Program::resolve("main", setup, |_| {}).expect_err("it cannot be run").to_string();
+    for part in parts {
+        assert!(error.contains(part), "{error:?} lacks {part:?}");
+    }
+}
+
+#[test]
+fn a_program_that_is_nowhere_is_told_with_the_path_that_was_searched() {
+    let path = ["PATH=/nowhere:/usr/lib".to_owned()].to_vec();
+    check(
+        &Setup { environment: path, ..program(&["no-such-program"]) },
+        &["\"no-such-program\"", "/nowhere:/usr/lib"],
+    );
+    check(&Setup { environment: Vec::new(), ..program(&["talkback-x"]) }, &["/bin:/usr/bin"]);
+    check(&program(&["./no/such"]), &["\"./no/such\"", "/no/such)"]);
+    check(&program(&[""]), &["\"\""]);
+    check(&Setup::default(), &["\"\""]);
+}
+
+#[test]
+fn the_path_of_the_program_counts_and_not_our_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("sh");
+    std::os::unix::fs::symlink("/bin/echo", &file).unwrap();
+    let path = format!("PATH={}:/bin", directory.path().display());
+    let setup = Setup { environment: vec![path], ..program(&["sh", "this", "one"]) };
+    assert_eq!(Stage::new().says(&setup), "this one\n");
+    // Relative parts of it, and names with a slash, start from the program's directory.
+    for (path, name) in [("PATH=:/bin", "sh"), ("PATH=.", "sh"), ("PATH=", "./sh")] {
+        let setup = Setup {
+            environment: vec![path.to_owned()],
+            directory: directory.path().to_owned(),
+            ..program(&[name, "here"])
+        };
+        assert_eq!(Stage::new().says(&setup), "here\n", "{path}");
+    }
+}
+
+#[test]
+fn what_is_found_and_cannot_be_executed_is_told_with_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("app");
+    std::fs::write(&file, "#!/no/such/python3 -u\n").unwrap();
+    let name = file.to_str().unwrap();
+    check(&program(&[name]), &[name, "chmod +x"]);
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+    check(&program(&[name]), &[name, "\"/no/such/python3\""]);
+    let path = format!("PATH={}", directory.path().display());
+    check(&Setup { environment: vec![path], ..program(&["app"]) }, &[name, "first line"]);
+    check(&program(&[directory.path().to_str().unwrap()]), &["no file"]);
+}
+
+#[test]
+fn a_directory_user_group_or_limit_that_cannot_be_is_told() {
+    let here = program(&["true"]);
+    let directory = |path: &str| Setup { directory: path.into(), ..here.clone() };
+    check(&directory("/no/such"), &["directory /no/such", "No such file"]);
+    check(&directory("/dev/null"), &["directory /dev/null", "not a directory"]);
+    let account = |user: &str, group: &str| {
+        let (user, group) = (user.to_owned(), group.to_owned());
+        Setup { user, group, ..here.clone() }
+    };
+    check(&account("no-such-user", ""), &["user \"no-such-user\"", "unknown"]);
+    check(&account("", "no-such-group"), &["group \"no-such-group\"", "unknown"]);
+    check(&account("54321", ""), &["user \"54321\"", "group"]);
+    if let Some(most) = getrlimit(Resource::Nofile).maximum {
+        let setup = Setup { max_open_files: most + 1, ..here };
+        check(&setup, &["max_open_files", &most.to_string(), "ulimit -Hn"]);
+    }
+}
+
+#[test]
+fn what_the_system_refuses_is_told_with_its_number_and_leaves_nothing() {
+    if !is_alone(
+        "failures::what_the_system_refuses_is_told_with_its_number_and_leaves_nothing",
+        &[],
+    ) {
+        return;
+    }
+    let stage = Stage::new();
+    let cat = stage.program(&program(&["cat"]));
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = open();
+    let limit = getrlimit(Resource::Nofile);
+    // From no descriptor at all to all but one that are needed, whichever step it hits.
+    let highest = 4 + u64::try_from(before).unwrap();
+    for more in 0..8 {
+        let current = Some(highest - 4 + more);
+        setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
+        let outcome = stage.try_spawn(&cat, &[]);
+        setrlimit(Resource::Nofile, limit).unwrap();
+        match outcome {
+            Err(SpawnError::System(error)) => {
+                assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{more}");
+            }
+            Err(other) => panic!("{other}"),
+            Ok(running) => running.end(),
+        }
+        eventually("nothing is left", || open() == before && children().unwrap().is_empty());
+    }
+    assert!(stage.try_spawn(&cat, &[]).is_ok());
+}
+
+#[test]
+fn orders_beyond_the_bound_are_refused_at_once_and_none_is_forgotten() {
+    let stage = Stage::new();
+    let nothing = stage.program(&program(&["true"]));
+    let (told, outcomes) = unbounded();
+    let (release, released) = unbounded::<()>();
+    let order = |started: Box<dyn FnOnce(Result<Started, SpawnError>) + Send>| {
+        let ended = Box::new(|_, _| {});
+        Order { program: nothing.clone(), environment: Vec::new(), started, ended }
+    };
+    let (reached, held) = unbounded();
+    stage.keeper.spawn(order(Box::new(move |_| {
+        reached.send(()).unwrap();
+        let _ = released.recv();
+    })));
+    held.recv_timeout(PATIENCE).unwrap();
+    let missing = Arc::new(Program { file: "/no/such/file".into(), ..resolved() });
+    for _ in 0..crate::server::command::keeper::MAX_ORDERS + 1 {
+        let told = told.clone();
+        let started = Box::new(move |outcome| told.send(outcome).unwrap());
+        stage.keeper.spawn(Order { program: missing.clone(), ..order(started) });
+    }
+    assert!(matches!(outcomes.try_recv().unwrap(), Err(SpawnError::Busy)));
+    assert!(outcomes.is_empty());
+    drop(release);
+    for _ in 0..crate::server::command::keeper::MAX_ORDERS {
+        let outcome = outcomes.recv_timeout(PATIENCE).expect("each is told");
+        let Err(SpawnError::System(error)) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    }
+}
+
+fn resolved() -> Program {
+    Program::resolve("main", &program(&["true"]), |_| {}).unwrap()
+}
