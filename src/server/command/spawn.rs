@@ -1,15 +1,14 @@
-//! The spawn itself: fork, exec, pipes. It takes as long as the system takes for it, which is why
+//! The spawn itself: pipes, the process. It takes as long as the system takes for it, which is why
 //! it happens on the keeper's thread.
 
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr, OsString};
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use rustix::io::ioctl_fionbio;
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid,
-};
+use rustix::io::{Errno, fcntl_dupfd_cloexec, ioctl_fionbio};
+use rustix::process::{Gid, Pid, Signal, Uid, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use super::program::Program;
 use crate::sys;
@@ -30,55 +29,59 @@ pub(super) struct Spawned {
 /// # Errors
 /// Those of the system: a limit on processes, memory or descriptors, or the program cannot be
 /// executed after all.
-pub(super) fn spawn(program: &Program, environment: &[(String, String)]) -> io::Result<Spawned> {
-    let mut command = Command::new(&program.file);
-    command.args(program.argv.get(1..).unwrap_or_default());
-    if let Some(name) = program.argv.first() {
-        command.arg0(name);
-    }
-    command.env_clear();
-    command.envs(program.environment.iter().map(|(name, value)| (name, value)));
-    command.envs(environment.iter().map(|(name, value)| (name, value)));
-    if let Some(directory) = &program.directory {
-        command.current_dir(directory);
-    }
-    if let Some(group) = program.group {
-        command.gid(group);
-    }
-    if let Some(user) = program.user {
-        command.uid(user);
-    }
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let drops_groups = program.user.or(program.group).is_some();
-    sys::prepare_child(&mut command, sys::Child { drops_groups, limits: program.limits.clone() });
-
-    let mut child = command.spawn()?;
-    let pid = Pid::from_child(&child);
-    let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let (Some(input), Some(output), Some(standard_error)) = pipes else {
-        unreachable!("the three are piped");
+pub(super) fn spawn(program: &Program, added: &[(String, String)]) -> io::Result<Spawned> {
+    let file = CString::new(program.file.as_os_str().as_bytes())?;
+    let arguments = program.argv.iter().map(|part| CString::new(part.as_str()));
+    let directory = program.directory.as_ref();
+    let directory = directory.map(|path| CString::new(path.as_os_str().as_bytes())).transpose()?;
+    let (their_input, input) = io::pipe()?;
+    let (output, their_output) = io::pipe()?;
+    let (standard_error, their_error) = io::pipe()?;
+    let theirs = [their_input.into(), their_output.into(), their_error.into()];
+    let theirs = theirs.map(out_of_the_way);
+    let [Ok(their_input), Ok(their_output), Ok(their_error)] = &theirs else {
+        let error = theirs.into_iter().find_map(Result::err);
+        return Err(error.unwrap_or(Errno::IO).into());
     };
     let (input, output) = (OwnedFd::from(input), OwnedFd::from(output));
     let standard_error = OwnedFd::from(standard_error);
-    let rest = || -> rustix::io::Result<OwnedFd> {
-        // Each end of a pipe has a mode of its own: the child's ends go on blocking.
-        for end in [&input, &output, &standard_error] {
-            ioctl_fionbio(end, true)?;
-        }
-        pidfd_open(pid, PidfdFlags::empty())
-    };
-    match rest() {
-        Ok(pidfd) => Ok(Spawned { pid, pidfd, input, output, standard_error }),
-        Err(error) => {
-            discard(pid);
-            Err(error.into())
-        }
+    // Each end of a pipe has a mode of its own: the child's ends go on blocking.
+    for end in [&input, &output, &standard_error] {
+        ioctl_fionbio(end, true)?;
     }
+    let (pid, pidfd) = sys::spawn(&sys::Child {
+        file: &file,
+        arguments: &arguments.collect::<Result<Vec<_>, _>>()?,
+        environment: &environment(program, added)?,
+        directory: directory.as_deref(),
+        standard: [their_input.as_fd(), their_output.as_fd(), their_error.as_fd()],
+        user: program.user.map(Uid::from_raw),
+        group: program.group.map(Gid::from_raw),
+        limits: &program.limits,
+    })?;
+    Ok(Spawned { pid, pidfd, input, output, standard_error })
+}
+
+/// The child puts its ends in the places of the standard ones, where none of them may be before.
+fn out_of_the_way(end: OwnedFd) -> Result<OwnedFd, Errno> {
+    if end.as_raw_fd() > 2 { Ok(end) } else { fcntl_dupfd_cloexec(&end, 3) }
+}
+
+/// What an order adds stands for what the program has of the same name.
+fn environment(program: &Program, added: &[(String, String)]) -> io::Result<Vec<CString>> {
+    let own = program.environment.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()));
+    let added = added.iter().map(|(name, value)| (OsStr::new(name), OsStr::new(value)));
+    let variables: BTreeMap<_, _> = own.chain(added).collect();
+    let text = |(name, value): (&OsStr, &OsStr)| {
+        let text: OsString = [name, OsStr::new("="), value].into_iter().collect();
+        Ok(CString::new(text.into_vec())?)
+    };
+    variables.into_iter().map(text).collect()
 }
 
 /// Ends a process that was just started and that nobody can keep, and waits until it is gone.
 pub(super) fn discard(pid: Pid) {
     // It is a zombie at the worst, so that the number is still its own.
     let _ = kill_process_group(pid, Signal::KILL);
-    while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED) {}
+    while let Err(Errno::INTR) = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED) {}
 }
