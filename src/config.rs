@@ -2,6 +2,7 @@
 //! by [`load`], which reports everything that is wrong at once. Nothing here binds or starts.
 
 mod address;
+mod command;
 mod document;
 mod duration;
 mod error;
@@ -24,6 +25,7 @@ use crate::nearest;
 use crate::wire::{Framing, InvalidUtf8, MAX_RECEIVE_BYTES};
 
 pub use address::AddressError;
+pub use command::{Command, CommandMode};
 pub use error::{ConfigError, Fault};
 pub use load::{Environment, Loaded, Overrides, Source, load};
 pub use origin::{Origin, Origins};
@@ -36,7 +38,10 @@ pub use warnings::{Effect, Host, Warning};
 pub const DEFAULT_MAX_CONNECTIONS: usize = 10_000;
 
 /// Responders that a file may name; a program of its own may bring others.
-pub const BUILT_IN_RESPONDERS: &[&str] = &["echo", "discard"];
+pub const BUILT_IN_RESPONDERS: &[&str] = &["echo", "discard", command::RESPONDER];
+
+/// Those of them that do nothing with a text, so that `exit` may mean the end.
+const WITH_EXIT_WORD: &[&str] = &["echo", "discard"];
 
 /// Everything a server is started with. The default is what `talkback serve` runs without a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,8 +82,10 @@ pub struct Listener {
     pub unix_group: Option<String>,
     /// How bytes become messages.
     pub framing: Framing,
-    /// The responder's name; built in are `echo` and `discard`.
+    /// The responder's name; built in are `echo`, `discard` and `command`.
     pub responder: String,
+    /// The program that answers where the responder is `command`, and only there.
+    pub command: Option<Command>,
     /// The word that ends a conversation; empty = none, `None` = see [`Listener::exit_word`].
     pub exit_word: Option<String>,
     /// How long an answer that comes later may take, if its responder says nothing else; above
@@ -230,14 +237,14 @@ impl Default for Config {
 }
 
 impl Listener {
-    /// The word that ends a conversation; empty = none. Where none is set it is `exit` with the
-    /// built-in responders; any other may be given texts, such as a mail, in which `exit` is a line
-    /// like any other.
+    /// The word that ends a conversation; empty = none. Where none is set it is `exit` with `echo`
+    /// and `discard`; any other may be given texts, such as a mail, in which `exit` is a line like
+    /// any other.
     #[must_use]
     pub fn exit_word(&self) -> &str {
         match &self.exit_word {
             Some(word) => word,
-            None if BUILT_IN_RESPONDERS.contains(&self.responder.as_str()) => "exit",
+            None if WITH_EXIT_WORD.contains(&self.responder.as_str()) => "exit",
             None => "",
         }
     }
@@ -256,6 +263,7 @@ impl Default for Listener {
             unix_group: None,
             framing: Framing::Raw,
             responder: "echo".to_owned(),
+            command: None,
             exit_word: None,
             reply_timeout: Duration::from_secs(30),
             invalid_utf8: InvalidUtf8::Close,

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, geteuid, getrlimit};
 use talkback::config::{Effect, Host, Loaded};
 
 use super::options::Options;
@@ -38,6 +38,7 @@ pub(crate) fn this_host(somaxconn: impl FnOnce() -> io::Result<String>) -> Host 
         // No hard limit at all is more than any number of connections.
         descriptors: Some(getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)),
         workers: std::thread::available_parallelism().map_or(1, usize::from),
+        is_root: Some(geteuid().is_root()),
     }
 }
 
@@ -85,7 +86,7 @@ mod tests {
         let overrides = Overrides { workers: Some("3".to_owned()), ..Overrides::default() };
         let mut loaded = load(&overrides, &Environment::default()).expect("the defaults load");
         loaded.config.listeners[0].backlog = backlog;
-        let host = Host { somaxconn: Some(4096), descriptors: None, workers: 2 };
+        let host = Host { somaxconn: Some(4096), descriptors: None, workers: 2, is_root: None };
         let mut out = Vec::new();
         report(&mut out, &loaded, &host).expect("a vector takes everything");
         String::from_utf8(out).expect("the report is text")

@@ -12,7 +12,7 @@ use super::settings::{framing_from_word, invalid_utf8_from_word};
 use super::validate::wrong_kind;
 use super::{
     Address, BUILT_IN_RESPONDERS, Config, Fault, Limits, Listener, Log, LogFormat, LogLevel,
-    Metrics, Origins, ShowConnections, Shutdown, duration, keepalive,
+    Metrics, Origins, ShowConnections, Shutdown, command, duration, keepalive,
 };
 use crate::wire::Framing;
 
@@ -61,7 +61,7 @@ fn one_a_line(faults: &mut Vec<Fault>) {
     faults.dedup_by_key(|fault| fault.rank().1);
 }
 
-fn put<T>(place: &mut T, read: Option<T>) {
+pub(super) fn put<T>(place: &mut T, read: Option<T>) {
     if let Some(value) = read {
         *place = value;
     }
@@ -132,7 +132,7 @@ fn listener<'s>(
 ) -> Listener {
     let path = format!("listener[{index}]");
     let mut section = Section { notes, table, path, kind: "listener" };
-    section.refuse_unknown(&[]);
+    section.refuse_unknown(&["command"]);
     let unread = unblamed(index);
     let default = if index == 0 { Listener::default() } else { unread.clone() };
     if index > 0 {
@@ -156,7 +156,11 @@ fn listener<'s>(
     }
     let framing = section.word("framing", framing_from_word);
     listener.framing = settle(&section, "framing", framing, Framing::Raw, unread.framing);
-    put(&mut listener.responder, section.word("responder", responder));
+    let named = section.word("responder", responder);
+    listener.command = command::read(&mut section);
+    // Where the responder could not be read, what belongs to one is not to blame.
+    let likely = if listener.command.is_some() { command::RESPONDER } else { "echo" }.to_owned();
+    listener.responder = settle(&section, "responder", named, default.responder, likely);
     listener.exit_word = section.text("exit_word");
     let reply_timeout = section.parsed("reply_timeout", NO_DURATION, duration::parse);
     put(&mut listener.reply_timeout, reply_timeout);
@@ -177,7 +181,13 @@ fn unblamed(index: usize) -> Listener {
 }
 
 /// What was read; else, where nothing was written, the default; else what no rule refuses.
-fn settle<T>(section: &Section<'_, '_>, key: &str, read: Option<T>, default: T, unread: T) -> T {
+pub(super) fn settle<T>(
+    section: &Section<'_, '_>,
+    key: &str,
+    read: Option<T>,
+    default: T,
+    unread: T,
+) -> T {
     let otherwise = if section.table.contains_key(key) { unread } else { default };
     read.unwrap_or(otherwise)
 }
@@ -230,7 +240,7 @@ fn responder(written: &str) -> Option<String> {
     BUILT_IN_RESPONDERS.contains(&written).then(|| written.to_owned())
 }
 
-const NO_DURATION: &str = "is not such a duration";
+pub(super) const NO_DURATION: &str = "is not such a duration";
 
 fn limits(mut section: Section<'_, '_>) -> Limits {
     let max_connections = section.integer("max_connections");

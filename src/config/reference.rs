@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::{BUILT_IN_RESPONDERS, address, keepalive};
+use super::{BUILT_IN_RESPONDERS, address, command, keepalive};
 
 /// One key of the file.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub enum Allowed {
     Word(&'static [&'static str]),
     /// A duration; what `"0s"` means here.
     Duration(&'static str),
+    /// A duration that is not zero.
+    Period,
     /// A string of the form that this says.
     Text(&'static str),
     /// A list of strings of the form that this says.
@@ -61,6 +63,10 @@ impl fmt::Display for Allowed {
                 "a string of an integer and one of us ms s m h, such as \"5m\", up to \"8760h\"; \
                  \"0s\" = {zero}"
             ),
+            Self::Period => out.write_str(
+                "a string of an integer and one of us ms s m h, such as \"5m\", above zero, up to \
+                 \"8760h\"",
+            ),
             Self::Text(form) | Self::List(form) => out.write_str(form),
         }
     }
@@ -70,10 +76,8 @@ pub(super) const FRAMINGS: &[&str] = &["raw", "line"];
 pub(super) const INVALID_UTF8: &[&str] = &["close", "replace"];
 pub(super) const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 pub(super) const FORMATS: &[&str] = &["text", "json"];
+pub(super) const MODES: &[&str] = &["shared", "per_connection"];
 pub(super) const SHOW_CONNECTIONS: &[&str] = &["loopback", "always", "never"];
-
-const REPLY_TIMEOUT: &str =
-    "a string of an integer and one of us ms s m h, such as \"5m\", above zero, up to \"8760h\"";
 
 const fn key(
     name: &'static str,
@@ -84,7 +88,7 @@ const fn key(
     Key { name, allowed, default, meaning }
 }
 
-use Allowed::{AutoOrInteger, Boolean, Duration, Integer, List, Text, Word};
+use Allowed::{AutoOrInteger, Boolean, Duration, Integer, List, Period, Text, Word};
 
 #[rustfmt::skip] // One key a row, as in the file that they describe.
 static KEYS: &[Key] = &[
@@ -112,15 +116,60 @@ static KEYS: &[Key] = &[
     key("listener.framing", Word(FRAMINGS), r#""raw""#,
         "raw: what one receive returns is a message; line: a message ends with LF"),
     key("listener.responder", Word(BUILT_IN_RESPONDERS), r#""echo""#,
-        "what answers: echo sends the message back, discard sends nothing"),
+        "what answers: echo sends the message back, discard sends nothing, command asks a program"),
     key("listener.exit_word", Text("a string of at most 1024 bytes without CR or LF"), r#""exit""#,
-        "the message that ends the conversation; \"\" = none, as for responders not built in"),
-    key("listener.reply_timeout", Text(REPLY_TIMEOUT), r#""30s""#,
+        "the message that ends the conversation; \"\" = none, as with all but echo and discard"),
+    key("listener.reply_timeout", Period, r#""30s""#,
         "how long an answer that comes later may take; then the connection closes"),
     key("listener.invalid_utf8", Word(INVALID_UTF8), r#""close""#,
         "bytes that are no UTF-8: close the connection, or replace them by U+FFFD"),
     key("listener.max_message_bytes", Integer(1, 16_777_216), "65536",
         "line: the longest line without its end; raw: the most one receive takes (at most 65536)"),
+
+    key("listener.command.program", List(command::PROGRAM), "",
+        "what answers with responder = \"command\", and its arguments; without it there is none"),
+    key("listener.command.mode", Word(MODES), r#""shared""#,
+        "shared: processes that answer a line with a line; per_connection: one for each client"),
+    key("listener.command.min_processes", Integer(0, 1024), "1",
+        "shared: so many run from the start on; 0 = none before the first message"),
+    key("listener.command.max_processes", Integer(1, 1024), "4",
+        "shared: so many run at once at most"),
+    key("listener.command.process_idle_timeout", Duration("never"), r#""1m""#,
+        "shared: one above min_processes that had nothing to do for so long is ended"),
+    key("listener.command.pipeline", Integer(1, 1024), "1",
+        "shared: messages given to a process before it has answered the first of them"),
+    key("listener.command.max_queue", Integer(1, 1_000_000), "1024",
+        "shared: messages that may wait for a process"),
+    key("listener.command.queue_timeout", Period, r#""5s""#,
+        "shared: how long one may wait for a process"),
+    key("listener.command.overload_reply", Text("a string of at most 1024 bytes"), r#""busy""#,
+        "shared: the reply to a message that no process can take; \"\" = close the connection"),
+    key("listener.command.max_requests", Integer(0, 1_000_000_000_000), "0",
+        "shared: a process is replaced after so many messages; 0 = never"),
+    key("listener.command.max_reply_bytes", Integer(1, 16_777_216), "65536",
+        "shared: the longest line that a process may answer"),
+    key("listener.command.restart_delay", Period, r#""100ms""#,
+        "shared: before a process that died is replaced; doubles with each death in a row"),
+    key("listener.command.max_restart_delay", Period, r#""30s""#,
+        "shared: the longest such wait"),
+    key("listener.command.self_test", Text(command::SELF_TEST), r#""""#,
+        "a message that the program must answer at the start; \"\" = none"),
+    key("listener.command.self_test_timeout", Period, r#""5s""#,
+        "how long that answer may take"),
+    key("listener.command.environment", List(command::ENVIRONMENT), r#"["PATH"]"#,
+        "all of its environment: NAME passes talkback's own on, NAME=value sets"),
+    key("listener.command.directory", Text(command::DIRECTORY), r#""""#,
+        "where it runs; \"\" = where talkback does"),
+    key("listener.command.user", Text(command::ACCOUNT), r#""""#,
+        "the user that it runs as, which takes root; \"\" = talkback's own"),
+    key("listener.command.group", Text(command::ACCOUNT), r#""""#,
+        "the group that it runs as; \"\" = the user's"),
+    key("listener.command.max_memory_bytes", Integer(0, 1 << 50), "0",
+        "the address space of a process (RLIMIT_AS); 0 = talkback's own limit"),
+    key("listener.command.max_cpu_time", Text(command::CPU_TIME), r#""0s""#,
+        "the processor time of a process (RLIMIT_CPU)"),
+    key("listener.command.max_open_files", Integer(0, 1_048_576), "0",
+        "the descriptors of a process (RLIMIT_NOFILE); 0 = talkback's own limit"),
 
     key("limits.max_connections", Integer(1, 1_000_000), "10000",
         "all listeners together; if descriptors do not suffice: written = no start, else lowered"),
@@ -194,7 +243,7 @@ impl Key {
 
     /// The table (`""` = the top of the file) and the key in it.
     pub(super) fn split(&self) -> (&'static str, &'static str) {
-        self.name.split_once('.').unwrap_or(("", self.name))
+        self.name.rsplit_once('.').unwrap_or(("", self.name))
     }
 
     /// The bounds, where the value may be an integer.
@@ -211,9 +260,10 @@ impl Key {
 pub fn config_table() -> String {
     let mut table = String::from("| key | default | meaning | allowed |\n|---|---|---|---|\n");
     for key in KEYS {
-        let name = match key.name.strip_prefix("listener.") {
-            Some(field) => format!("[[listener]] {field}"),
-            None => key.name.to_owned(),
+        let name = match key.split() {
+            ("listener", field) => format!("[[listener]] {field}"),
+            (table @ "listener.command", field) => format!("[{table}] {field}"),
+            _ => key.name.to_owned(),
         };
         let default = match key.default {
             "" => "left out".to_owned(),
@@ -229,15 +279,24 @@ pub fn config_table() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Command, Config};
+
+    /// The defaults, also of what there is not by default.
+    fn everything() -> Config {
+        let mut config = Config::default();
+        config.listeners[0].command = Some(Command::default());
+        config
+    }
 
     #[test]
     fn every_default_is_the_one_built_in() {
-        let settings = Config::default().settings();
+        let settings = everything().settings();
         for key in KEYS {
             let name = key.name.replace("listener.", "listener[0].");
             let built_in = settings.iter().find(|setting| setting.key == name);
             match built_in {
+                // There is none, and it is written as an empty list.
+                Some(setting) if key.default.is_empty() => assert_eq!(setting.value, "[]"),
                 Some(setting) => assert_eq!(setting.value, key.default, "{name}"),
                 None => assert!(["v6only", "unix_mode", "unix_group"].contains(&key.split().1)),
             }
@@ -246,7 +305,7 @@ mod tests {
 
     #[test]
     fn every_setting_is_in_the_reference() {
-        for setting in Config::default().settings() {
+        for setting in everything().settings() {
             assert!(Key::find(&setting.key).is_some(), "{}", setting.key);
         }
         assert!(Key::find("listener[12].name").is_some());

@@ -2,8 +2,8 @@
 
 use super::reference::{FORMATS, FRAMINGS, INVALID_UTF8, LEVELS, SHOW_CONNECTIONS};
 use super::{
-    Config, DEFAULT_MAX_CONNECTIONS, Limits, Listener, LogFormat, LogLevel, ShowConnections,
-    duration, keepalive,
+    Command, Config, DEFAULT_MAX_CONNECTIONS, Limits, Listener, LogFormat, LogLevel,
+    ShowConnections, duration, keepalive,
 };
 use crate::wire::{Framing, InvalidUtf8};
 
@@ -24,6 +24,9 @@ impl Config {
         for (index, listener) in self.listeners.iter().enumerate() {
             let named = |(key, value)| setting(format!("listener[{index}].{key}"), value);
             settings.extend(listener.settings().into_iter().map(named));
+            let below = |(key, value)| setting(format!("listener[{index}].command.{key}"), value);
+            let command = listener.command.iter().flat_map(Command::settings);
+            settings.extend(command.map(below));
         }
         settings.extend(self.limits.settings());
         let metrics = self.metrics.address.map(|address| address.to_string()).unwrap_or_default();
@@ -162,13 +165,13 @@ fn setting(key: impl Into<String>, value: String) -> Setting {
     Setting { key: key.into(), value }
 }
 
-fn list(texts: &[String]) -> String {
+pub(super) fn list(texts: &[String]) -> String {
     let texts: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
     format!("[{}]", texts.join(", "))
 }
 
 /// A TOML basic string. Control characters are escaped, so that a value cannot touch the terminal.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for character in text.chars() {
         match character {

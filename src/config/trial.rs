@@ -79,8 +79,13 @@ fn check_loaded(loaded: &Loaded) {
     assert_eq!(again.config, spelt_out(config), "{printed}");
     assert_eq!(again.config.settings(), settings);
     for host in [
-        Host { somaxconn: Some(1), descriptors: Some(0), workers: 1 },
-        Host { somaxconn: Some(u32::MAX), descriptors: Some(u64::MAX), workers: 1024 },
+        Host { somaxconn: Some(1), descriptors: Some(0), workers: 1, is_root: Some(false) },
+        Host {
+            somaxconn: Some(u32::MAX),
+            descriptors: Some(u64::MAX),
+            workers: 1024,
+            is_root: Some(true),
+        },
     ] {
         for warning in config.warnings(&host) {
             assert!(!warning.to_string().contains(char::is_control), "{warning}");
@@ -96,8 +101,12 @@ fn as_file(settings: &[Setting]) -> String {
         let (table, key) = key.rsplit_once('.').unwrap_or(("", key));
         if table != open {
             open = table;
-            let listener = table.starts_with("listener[");
-            let header = if listener { "[[listener]]".to_owned() } else { format!("[{table}]") };
+            let of_listener = table.strip_prefix("listener[").and_then(|rest| rest.split_once(']'));
+            let header = match of_listener {
+                Some((_, "")) => "[[listener]]".to_owned(),
+                Some((_, below)) => format!("[listener{below}]"),
+                None => format!("[{table}]"),
+            };
             writeln!(file, "{header}").expect("a string takes everything");
         }
         writeln!(file, "{key} = {value}").expect("a string takes everything");

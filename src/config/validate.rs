@@ -7,8 +7,8 @@ use super::reference::Key;
 use super::{Config, ConfigError, Fault, Listener, Origin, Origins, duration};
 use crate::wire::{Framing, MAX_RECEIVE_BYTES};
 
-const MAX_TEXT_BYTES: usize = 1024;
-const MAX_GROUP_BYTES: usize = 64;
+pub(super) const MAX_TEXT_BYTES: usize = 1024;
+pub(super) const MAX_GROUP_BYTES: usize = 64;
 const MAX_HOSTS: usize = 64;
 const MAX_HOST_BYTES: usize = 253;
 
@@ -48,19 +48,20 @@ impl Config {
     }
 }
 
-struct Rules<'o> {
+/// The faults found so far.
+pub(super) struct Rules<'o> {
     faults: Vec<Fault>,
-    origins: &'o Origins,
+    pub(super) origins: &'o Origins,
 }
 
 impl Rules<'_> {
-    fn fault(&mut self, key: impl Into<String>, problem: String) {
+    pub(super) fn fault(&mut self, key: impl Into<String>, problem: String) {
         self.faults.push(Fault::of(key, problem).at(self.origins));
     }
 
     /// Of two keys that contradict each other the one to blame: the first, unless only the other
     /// one was written. A default is nobody's slip, and has no place.
-    fn is_to_blame(&self, key: &str, other: &str) -> bool {
+    pub(super) fn is_to_blame(&self, key: &str, other: &str) -> bool {
         let is_written = |key| self.origins.of(key) != Origin::Default;
         is_written(key) || !is_written(other)
     }
@@ -91,8 +92,9 @@ impl Rules<'_> {
             self.text(format!("{path}.unix_group"), group, "is not a group");
         }
         self.exit_word(path, listener);
-        self.reply_timeout(path, listener);
+        self.period(format!("{path}.reply_timeout"), listener.reply_timeout);
         self.max_message_bytes(path, listener);
+        self.command(path, listener);
     }
 
     fn exit_word(&mut self, path: &str, listener: &Listener) {
@@ -118,15 +120,6 @@ impl Rules<'_> {
                  allowed: a larger number, or another exit_word (\"\" = none)"
             );
             self.fault(bytes, problem);
-        }
-    }
-
-    fn reply_timeout(&mut self, path: &str, listener: &Listener) {
-        let key = format!("{path}.reply_timeout");
-        if listener.reply_timeout.is_zero() {
-            self.text(key, "0s", "is no bound");
-        } else {
-            self.duration(&key, listener.reply_timeout);
         }
     }
 
@@ -228,7 +221,7 @@ impl Rules<'_> {
     }
 
     /// Says whether the value lies within the bounds of the reference.
-    fn integer(&mut self, key: impl Into<String>, value: impl TryInto<u64>) -> bool {
+    pub(super) fn integer(&mut self, key: impl Into<String>, value: impl TryInto<u64>) -> bool {
         let key = key.into();
         let value = value.try_into().unwrap_or(u64::MAX);
         let (known, (min, max)) = Key::find(&key)
@@ -241,14 +234,14 @@ impl Rules<'_> {
         within
     }
 
-    fn duration(&mut self, key: &str, value: Duration) {
+    pub(super) fn duration(&mut self, key: &str, value: Duration) {
         if value > MAX_DURATION {
             let (value, max) = (duration::format(value), duration::format(MAX_DURATION));
             self.fault(key, format!("\"{value}\" is out of range; allowed: up to \"{max}\""));
         }
     }
 
-    fn text(&mut self, key: String, value: &str, problem: &str) {
+    pub(super) fn text(&mut self, key: String, value: &str, problem: &str) {
         let allowed = Key::find(&key).map(|key| key.allowed.to_string()).unwrap_or_default();
         self.fault(
             key,

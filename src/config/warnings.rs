@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Config, DEFAULT_MAX_CONNECTIONS, ShowConnections};
+use super::{Command, CommandMode, Config, DEFAULT_MAX_CONNECTIONS, ShowConnections};
 
 /// Descriptors that every process needs besides its sockets: standard streams, log, epoll, signals
 /// and the files of /proc that a scrape reads.
@@ -17,6 +17,10 @@ const DESCRIPTORS_A_SCRAPE: u64 = 4;
 const DESCRIPTORS_A_WORKER: u64 = 2;
 /// The socket and two of its reserve; the lock of a Unix socket is among the others.
 const DESCRIPTORS_A_LISTENER: u64 = 3;
+/// Standard input, output and error, and what tells of its end.
+const DESCRIPTORS_A_PROCESS: u64 = 4;
+/// Where there are programs: the keeper's own, and what a start needs while it is under way.
+const DESCRIPTORS_OF_THE_KEEPER: u64 = 16;
 
 /// Facts about the host. `None` = unknown, and nothing is said about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub struct Host {
     pub descriptors: Option<u64>,
     /// Threads that `workers = "auto"` makes here.
     pub workers: usize,
+    /// Whether this process may become any user.
+    pub is_root: Option<bool>,
 }
 
 /// Something that is allowed and will bite.
@@ -61,24 +67,60 @@ impl Config {
     /// Descriptors that a server with so many workers needs when every connection is taken.
     pub fn descriptors_needed(&self, workers: usize) -> u64 {
         let connections = self.limits.max_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS);
-        connections as u64 + self.descriptors_besides_connections(workers)
+        let besides = self.descriptors_besides_connections(workers);
+        self.descriptors_a_connection() * connections as u64 + besides
     }
 
-    /// The part of [`Self::descriptors_needed`] that is left when no connection is open.
-    pub fn descriptors_besides_connections(&self, workers: usize) -> u64 {
+    /// How many connections a limit on descriptors leaves room for.
+    pub fn connections_fitting(&self, limit: u64, workers: usize) -> u64 {
+        let left = limit.saturating_sub(self.descriptors_besides_connections(workers));
+        left / self.descriptors_a_connection()
+    }
+
+    /// Any of them may be at a listener where it brings a process along.
+    fn descriptors_a_connection(&self) -> u64 {
+        let brings = |command: &Command| command.mode == CommandMode::PerConnection;
+        if self.commands().any(brings) { 1 + DESCRIPTORS_A_PROCESS } else { 1 }
+    }
+
+    fn descriptors_besides_connections(&self, workers: usize) -> u64 {
+        let keeper = if self.commands().next().is_some() { DESCRIPTORS_OF_THE_KEEPER } else { 0 };
         DESCRIPTORS_A_SCRAPE * SCRAPES
             + DESCRIPTORS_A_WORKER * workers as u64
             + DESCRIPTORS_A_LISTENER * self.listeners.len() as u64
+            + DESCRIPTORS_A_PROCESS * self.shared_processes()
+            + keeper
             + OTHER_DESCRIPTORS
+    }
+
+    fn commands(&self) -> impl Iterator<Item = &Command> {
+        self.listeners.iter().filter_map(|listener| listener.command.as_ref())
+    }
+
+    fn shared_processes(&self) -> u64 {
+        let shared = self.commands().filter(|command| command.mode == CommandMode::Shared);
+        shared.map(|command| command.max_processes as u64).sum()
     }
 
     /// The sum of [`Self::descriptors_needed`] written out, for a message.
     pub fn descriptors_sum(&self, workers: usize) -> String {
         let connections = self.limits.max_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS);
+        let connections = match self.descriptors_a_connection() {
+            1 => format!("{connections} connections"),
+            each => format!("{each} × {connections} connections with a process each"),
+        };
+        let shared = match self.shared_processes() {
+            0 => String::new(),
+            count => format!("{DESCRIPTORS_A_PROCESS} × {count} processes + "),
+        };
+        let keeper = match self.commands().next() {
+            None => String::new(),
+            Some(_) => format!("{DESCRIPTORS_OF_THE_KEEPER} to start them + "),
+        };
         format!(
-            "{connections} connections + {DESCRIPTORS_A_SCRAPE} × {SCRAPES} for scrapes + \
+            "{connections} + {DESCRIPTORS_A_SCRAPE} × {SCRAPES} for scrapes + \
              {DESCRIPTORS_A_WORKER} × {workers} workers + {DESCRIPTORS_A_LISTENER} × {} listeners \
-             + {OTHER_DESCRIPTORS} = {}",
+             + {shared}{keeper}{OTHER_DESCRIPTORS} = {}",
             self.listeners.len(),
             self.descriptors_needed(workers)
         )
@@ -88,6 +130,7 @@ impl Config {
     pub fn warnings(&self, host: &Host) -> Vec<Warning> {
         let mut warnings = Vec::new();
         self.warn_of_backlogs(host, &mut warnings);
+        self.warn_of_users(host, &mut warnings);
         self.warn_of_descriptors(host, &mut warnings);
         self.warn_of_timeouts(&mut warnings);
         self.warn_of_metrics(&mut warnings);
@@ -109,13 +152,30 @@ impl Config {
         }
     }
 
+    /// Capabilities would do as well, and cannot be told from here.
+    fn warn_of_users(&self, host: &Host, warnings: &mut Vec<Warning>) {
+        for (index, listener) in self.listeners.iter().enumerate() {
+            let Some(command) = &listener.command else { continue };
+            for (key, account) in [("user", &command.user), ("group", &command.group)] {
+                if host.is_root == Some(false) && !account.is_empty() {
+                    let text = format!(
+                        "{account:?} can be had by root alone (or with CAP_SETUID and \
+                         CAP_SETGID), and talkback does not run as root here"
+                    );
+                    let key = format!("listener[{index}].command.{key}");
+                    warnings.push(Warning { key, text, effect: Effect::Runs });
+                }
+            }
+        }
+    }
+
     fn warn_of_descriptors(&self, host: &Host, warnings: &mut Vec<Warning>) {
         let Some(limit) = host.descriptors else { return };
         let workers = self.workers.unwrap_or(host.workers);
         if self.descriptors_needed(workers) <= limit {
             return;
         }
-        let fitting = limit.saturating_sub(self.descriptors_besides_connections(workers));
+        let fitting = self.connections_fitting(limit, workers);
         let (effect, then) = match self.limits.max_connections {
             Some(_) => {
                 (Effect::Refuses, format!("the server will refuse to start; at most {fitting} fit"))
@@ -172,7 +232,12 @@ mod tests {
     use super::*;
     use crate::config::{Limits, Metrics};
 
-    const HOST: Host = Host { somaxconn: Some(4096), descriptors: Some(1 << 20), workers: 2 };
+    const HOST: Host = Host {
+        somaxconn: Some(4096),
+        descriptors: Some(1 << 20),
+        workers: 2,
+        is_root: Some(false),
+    };
 
     #[track_caller]
     fn check(config: &Config, host: Host, expected: &[&str]) {
@@ -192,7 +257,7 @@ mod tests {
     #[test]
     fn the_defaults_do_not_bite_and_unknown_facts_are_no_warning() {
         check(&Config::default(), HOST, &[]);
-        let unknown = Host { somaxconn: None, descriptors: None, workers: 2 };
+        let unknown = Host { somaxconn: None, descriptors: None, workers: 2, is_root: None };
         check(&with(|config| config.listeners[0].backlog = 65_535), unknown, &[]);
     }
 
@@ -210,6 +275,41 @@ mod tests {
         let sum =
             "100 connections + 4 × 32 for scrapes + 2 × 8 workers + 3 × 1 listeners + 32 = 279";
         assert_eq!(config.descriptors_sum(8), sum);
+    }
+
+    #[test]
+    fn every_process_needs_its_pipes_and_what_tells_of_its_end() {
+        let command = |mode| Command { mode, max_processes: 7, ..Command::default() };
+        let mut config = with(|config| {
+            config.limits.max_connections = Some(100);
+            config.listeners[0].command = Some(command(CommandMode::Shared));
+        });
+        assert_eq!(config.descriptors_needed(8), 100 + 4 * 32 + 2 * 8 + 3 + 4 * 7 + 16 + 32);
+        let sum = config.descriptors_sum(8);
+        let shared = "+ 3 × 1 listeners + 4 × 7 processes + 16 to start them + 32 = 323";
+        assert!(sum.ends_with(shared), "{sum}");
+
+        config.listeners[0].command = Some(command(CommandMode::PerConnection));
+        let needed = 5 * 100 + 4 * 32 + 2 * 8 + 3 + 16 + 32;
+        assert_eq!(config.descriptors_needed(8), needed);
+        let sum = config.descriptors_sum(8);
+        assert!(sum.starts_with("5 × 100 connections with a process each + 4 × 32"), "{sum}");
+        assert_eq!(config.connections_fitting(needed, 8), 100);
+        assert_eq!(config.connections_fitting(needed - 1, 8), 99);
+        assert_eq!(config.connections_fitting(1, 8), 0);
+    }
+
+    #[test]
+    fn a_user_without_root_is_told() {
+        let config = with(|config| {
+            let (user, group) = ("nobody".to_owned(), "games".to_owned());
+            config.listeners[0].command = Some(Command { user, group, ..Command::default() });
+        });
+        let user = "listener[0].command.user: \"nobody\" can be had by root alone";
+        let group = "listener[0].command.group: \"games\" can be had by root alone";
+        check(&config, HOST, &[user, group]);
+        check(&config, Host { is_root: Some(true), ..HOST }, &[]);
+        check(&config, Host { is_root: None, ..HOST }, &[]);
     }
 
     #[test]

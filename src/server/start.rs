@@ -344,8 +344,7 @@ fn max_connections(config: &Config, workers: usize) -> Result<usize, StartError>
     if config.descriptors_needed(workers) <= limit {
         return Ok(wanted);
     }
-    let fits = limit.saturating_sub(config.descriptors_besides_connections(workers));
-    let fits = usize::try_from(fits).unwrap_or(usize::MAX);
+    let fits = usize::try_from(config.connections_fitting(limit, workers)).unwrap_or(usize::MAX);
     if config.limits.max_connections.is_some() || fits == 0 {
         return Err(StartError::Descriptors { sum: config.descriptors_sum(workers), limit });
     }

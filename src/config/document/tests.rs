@@ -1,7 +1,7 @@
 //! Every refusal with its place, and the shipped file held to the reference.
 
 use super::*;
-use crate::config::{Allowed, Origin, reference};
+use crate::config::{Allowed, Command, Origin, reference};
 
 const SHIPPED: &str = include_str!("../../../config/talkback.toml");
 
@@ -34,11 +34,11 @@ fn the_shipped_file_is_the_built_in_defaults() {
 fn every_key_stands_in_the_shipped_file_with_its_default_and_a_reason() {
     let mut table = "";
     let mut missing: Vec<&str> = reference().iter().map(|key| key.name).collect();
-    for line in SHIPPED.lines() {
+    for line in SHIPPED.lines().map(|line| line.trim_start_matches("# ")) {
         if line.starts_with('[') {
             table = line.trim_matches(['[', ']']);
         }
-        let Some((key, rest)) = line.trim_start_matches("# ").split_once(" = ") else { continue };
+        let Some((key, rest)) = line.split_once(" = ") else { continue };
         let name = if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") };
         let Some(known) = reference().iter().find(|known| known.name == name) else { continue };
         missing.retain(|missing| *missing != name);
@@ -51,21 +51,42 @@ fn every_key_stands_in_the_shipped_file_with_its_default_and_a_reason() {
     assert_eq!(missing, [""; 0]);
 }
 
-/// A file that sets this key to something other than its default.
-fn altered(key: &str) -> String {
-    let value = match key {
+/// What stands in comments there is as true as the rest.
+#[test]
+fn the_shipped_command_is_the_built_in_defaults() {
+    let (before, rest) = SHIPPED.split_once("# [listener.command]").unwrap();
+    let (commented, after) = rest.split_once("\n\n").unwrap();
+    let table = commented.replace("\n# ", "\n");
+    let before = before.replace("\"raw\" ", "\"line\"").replace("\"echo\" ", "\"command\"");
+    let document = read_text(&format!("{before}[listener.command]{table}\n{after}"));
+    assert_eq!(document.faults, []);
+    let program = ["python3", "-u", "app.py"].map(str::to_owned).to_vec();
+    let expected = Command { program, ..Command::default() };
+    assert_eq!(document.config.listeners[0].command, Some(expected));
+}
+
+/// Something other than the default of this key.
+fn altered(key: &str) -> &'static str {
+    match key {
         "workers" => "3",
         "listener.name" => "\"other\"",
         "listener.address" => "\"[::]:1\"",
-        "listener.v6only" => "false\naddress = \"[::]:1\"",
-        "listener.unix_mode" => "\"0600\"\naddress = \"unix:/x\"",
-        "listener.unix_group" => "\"adm\"\naddress = \"unix:/x\"",
+        "listener.v6only" => "false",
+        "listener.unix_mode" => "\"0600\"",
+        "listener.unix_group" => "\"adm\"",
         "listener.framing" => "\"line\"",
         "listener.responder" => "\"discard\"",
         "listener.exit_word" => "\"bye\"",
         "listener.reply_timeout" => "\"31s\"",
         "listener.invalid_utf8" => "\"replace\"",
-        "listener.max_accept_burst" => "7\nmax_accept_rate = 7",
+        "listener.command.program" => "[\"q\"]",
+        "listener.command.mode" => "\"per_connection\"",
+        "listener.command.min_processes" => "3",
+        "listener.command.max_restart_delay" | "listener.command.max_cpu_time" => "\"7s\"",
+        "listener.command.overload_reply" | "listener.command.self_test" => "\"7\"",
+        "listener.command.environment" => "[\"A=b\"]",
+        "listener.command.directory" => "\"/\"",
+        "listener.command.user" | "listener.command.group" => "\"adm\"",
         "limits.full_message" => "\"full\"",
         "limits.keepalive_idle" | "limits.keepalive_interval" => "\"7s\"",
         "limits.user_timeout" => "\"91s\"",
@@ -76,22 +97,45 @@ fn altered(key: &str) -> String {
         "log.format" => "\"json\"",
         _ if key.contains("_timeout") || key.contains("_delay") => "\"7ms\"",
         _ => "7",
-    };
-    match key.split_once('.') {
-        None => format!("{key} = {value}"),
-        Some(("listener", key)) => format!("[[listener]]\n{key} = {value}"),
-        Some((table, key)) => format!("[{table}]\n{key} = {value}"),
+    }
+}
+
+/// The lines above a key of this table.
+fn header(table: &str) -> String {
+    match table {
+        "" => String::new(),
+        "listener" => "[[listener]]\n".to_owned(),
+        "listener.command" => {
+            "[[listener]]\nresponder = \"command\"\nframing = \"line\"\n[listener.command]\n"
+                .to_owned()
+        }
+        table => format!("[{table}]\n"),
+    }
+}
+
+/// The line below it, without which the key means nothing.
+fn company(table: &str, key: &str) -> &'static str {
+    match (table, key) {
+        ("listener", "v6only") => "address = \"[::]:1\"",
+        ("listener", "unix_mode" | "unix_group") => "address = \"unix:/x\"",
+        ("listener", "max_accept_burst") => "max_accept_rate = 7",
+        ("listener.command", key) if key != "program" => "program = [\"p\"]",
+        _ => "",
     }
 }
 
 #[test]
 fn every_key_of_the_reference_has_an_effect_and_an_origin() {
     for key in reference() {
-        let document = read_text(&altered(key.name));
+        let (table, name) = key.split();
+        let (header, company) = (header(table), company(table, name));
+        let value = altered(key.name);
+        let document = read_text(&format!("{header}{name} = {value}\n{company}"));
         assert_eq!(document.faults, [], "{}", key.name);
-        assert_ne!(document.config, Config::default(), "{}", key.name);
-        let name = key.name.replace("listener.", "listener[0].");
-        assert!(matches!(document.origins.of(&name), Origin::File { .. }), "{name}");
+        let without = read_text(&format!("{header}{company}"));
+        assert_ne!(document.config, without.config, "{}", key.name);
+        let shown = key.name.replace("listener.", "listener[0].");
+        assert!(matches!(document.origins.of(&shown), Origin::File { .. }), "{shown}");
     }
 }
 
@@ -99,13 +143,9 @@ fn every_key_of_the_reference_has_an_effect_and_an_origin() {
 fn every_key_refuses_another_type_at_its_value() {
     for key in reference() {
         let (table, name) = key.split();
-        let header = match table {
-            "" => String::new(),
-            "listener" => "[[listener]]".to_owned(),
-            table => format!("[{table}]"),
-        };
+        let (header, company) = (header(table), company(table, name));
         let shown = key.name.replace("listener.", "listener[0].");
-        let column = name.len() + 4;
+        let (line, column) = (header.lines().count() + 1, name.len() + 4);
         for (value, problem) in [
             ("1.5", "1.5 is a float; allowed: "),
             ("[ 1 ]", "[ 1 ] is an array; allowed: "),
@@ -119,13 +159,8 @@ fn every_key_refuses_another_type_at_its_value() {
             } else {
                 (column, problem)
             };
-            let expected = format!("t.toml:2:{column}: {shown}: {problem}{}", key.allowed);
-            let address = match name {
-                "v6only" => "address = \"[::]:1\"",
-                "unix_mode" | "unix_group" => "address = \"unix:/x\"",
-                _ => "",
-            };
-            check(&format!("{header}\n{name} = {value}\n{address}"), &[&expected]);
+            let expected = format!("t.toml:{line}:{column}: {shown}: {problem}{}", key.allowed);
+            check(&format!("{header}{name} = {value}\n{company}"), &[&expected]);
         }
     }
 }
