@@ -9,6 +9,7 @@ use prometheus::{
     Counter, Encoder, Gauge, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder,
 };
 
+use super::command::{CommandFamilies, CommandInstruments, CommandRecorders};
 use super::families::{
     children, counters, gauges, int_counter, int_counters, int_gauge, int_gauges,
 };
@@ -25,6 +26,7 @@ pub struct Instruments {
     /// Each one's name, and whether the kernel tells something of its queue and paths.
     labels: Vec<(String, bool)>,
     families: ListenerFamilies,
+    commands: CommandFamilies,
     inbox_wait: Histogram,
     workers: Vec<WorkerInstruments>,
     kernel: KernelInstruments,
@@ -100,6 +102,7 @@ impl Instruments {
         let instruments = Self {
             listeners: labels.iter().map(|(name, _)| families.listener(name)).collect(),
             families,
+            commands: CommandFamilies::register(&registry)?,
             inbox_wait: Histogram::register(&registry, &names::INBOX_WAIT, &WAITS)?,
             kernel: KernelInstruments::register(&registry, &labels)?,
             process: ProcessInstruments::register(&registry)?,
@@ -148,6 +151,18 @@ impl Instruments {
     pub fn accept_wait_recorder(&self, listener: usize) -> Option<Recorder> {
         let (name, is_tcp) = &self.labels[listener];
         is_tcp.then(|| self.families.accept_wait(name))
+    }
+
+    /// What is counted of the processes that answer on that listener. Asking for it makes its
+    /// series stand at 0; asked for again, it is the same.
+    pub fn command(&self, listener: usize) -> Arc<CommandInstruments> {
+        Arc::new(self.commands.command(&self.labels[listener].0))
+    }
+
+    /// What one more thread observes of the processes that answer on that listener.
+    #[must_use]
+    pub fn command_recorders(&self, listener: usize) -> CommandRecorders {
+        self.commands.recorders(&self.labels[listener].0)
     }
 
     /// Counts what the socket of that listener has dropped until it closes.

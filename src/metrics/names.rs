@@ -118,6 +118,29 @@ metrics! {
         "Panics caught in workers, acceptors and responders.";
     LATE_REPLIES_REFUSED = Counter "talkback_late_replies_refused_total" ["reason"]
         "Late replies not taken: stale, or offered to a full inbox, whose sender may try again.";
+    COMMAND_PROCESSES = Gauge "talkback_command_processes" ["listener", "state"]
+        "Processes of `[listener.command]` now; all of these only for such listeners.";
+    COMMAND_STARTS = Counter "talkback_command_starts_total" ["listener"]
+        "Processes started.";
+    COMMAND_START_FAILURES = Counter "talkback_command_start_failures_total" ["listener"]
+        "Processes that could not be started.";
+    COMMAND_ENDS = Counter "talkback_command_ends_total" ["listener", "reason"]
+        "Ends of processes that had started.";
+    COMMAND_QUEUE_LENGTH = Gauge "talkback_command_queue_length" ["listener"]
+        "Messages that wait for a process now.";
+    COMMAND_QUEUE_WAIT = Histogram "talkback_command_queue_wait_seconds" ["listener"]
+        "Wait of a message for the process that took it.";
+    COMMAND_REPLY = Histogram "talkback_command_reply_seconds" ["listener"]
+        "From a message's being written to a process to its reply's being read.";
+    COMMAND_TIMEOUTS = Counter "talkback_command_timeouts_total" ["listener"]
+        "Messages that a process did not answer within `reply_timeout`.";
+    COMMAND_REFUSED = Counter "talkback_command_refused_total" ["listener", "reason"]
+        "Messages, or with a process for each connection connections, that got no process.";
+    COMMAND_CIRCUIT_OPEN = Gauge "talkback_command_circuit_open" ["listener"]
+        "1 while no process is started because the last ones died at once, else 0.";
+    COMMAND_STANDARD_ERROR_LINES =
+        Counter "talkback_command_standard_error_lines_total" ["listener"]
+        "Lines that processes wrote to their standard error, logged or not.";
     DRAINING = Gauge "talkback_draining" []
         "1 from the stop signal on, else 0.";
     SCRAPES = Counter "talkback_scrapes_total" ["path", "code"]
@@ -252,6 +275,58 @@ closed_enum! {
         InboxFull = "inbox_full",
         /// It was a text that nobody had asked for, and its client leaves too much unread.
         PendingFull = "pending_full",
+    }
+}
+
+closed_enum! {
+    /// What a process is doing.
+    ProcessState {
+        /// It is not there yet, or has not passed its test yet.
+        Starting = "starting",
+        /// It waits for a message.
+        Idle = "idle",
+        /// It owes a reply, or serves its connection.
+        Busy = "busy",
+        /// It was told to end, or is to be reaped.
+        Ending = "ending",
+    }
+}
+
+closed_enum! {
+    /// Why a process ended.
+    ProcessEnd {
+        /// By itself, with status 0.
+        Exited = "exited",
+        /// By itself, with another status.
+        Failed = "failed",
+        /// By a signal that was not ours.
+        Signalled = "signalled",
+        /// It did not answer within `reply_timeout`.
+        Timeout = "timeout",
+        /// It had answered `max_requests`.
+        MaxRequests = "max_requests",
+        /// It had nothing to do for `process_idle_timeout`.
+        Idle = "idle",
+        /// It wrote what nobody had asked for, or too long a reply.
+        Protocol = "protocol",
+        /// The connection that it served is closed.
+        ConnectionClosed = "connection_closed",
+        /// The server stopped.
+        Stopped = "stopped",
+    }
+}
+
+closed_enum! {
+    /// Why a message or a connection got no process.
+    CommandRefusal {
+        /// `max_queue` messages wait.
+        QueueFull = "queue_full",
+        /// It waited for `queue_timeout`.
+        QueueTimeout = "queue_timeout",
+        /// No process is started, because the last ones died at once.
+        CircuitOpen = "circuit_open",
+        /// The process could not be started.
+        StartFailed = "start_failed",
     }
 }
 

@@ -385,12 +385,18 @@ fn instruments(config: &Config, workers: usize) -> Result<Arc<Instruments>, Star
         config.listeners.iter().map(|listener| (listener.name.as_str(), is_tcp(listener)));
     let scrapes = Scrape::ALL.map(|scrape| (scrape.page.label(), scrape.code.label()));
     let rejections = sidecar::Rejection::ALL.map(sidecar::Rejection::label);
-    Instruments::new(listeners, workers, &scrapes, &rejections).map(Arc::new).map_err(|error| {
-        StartError::System {
-            what: "the metrics registry".to_owned(),
-            source: io::Error::other(error),
-        }
-    })
+    let instruments =
+        Instruments::new(listeners, workers, &scrapes, &rejections).map_err(|error| {
+            StartError::System {
+                what: "the metrics registry".to_owned(),
+                source: io::Error::other(error),
+            }
+        })?;
+    for (index, _) in config.listeners.iter().enumerate().filter(|(_, l)| l.command.is_some()) {
+        // From the start on its series are there, whatever the processes do first.
+        instruments.command(index);
+    }
+    Ok(Arc::new(instruments))
 }
 
 fn gates(config: &Config, sockets: &[Arc<OwnedFd>]) -> Arc<[Arc<Gate>]> {
