@@ -17,12 +17,19 @@ pub(crate) struct Options {
     /// Threads in the fixed pool: a number, or auto for the CPUs this process may use
     #[arg(short, long, value_name = "N")]
     pub(crate) workers: Option<String>,
+    /// With a program: a process for each client, whose input and output are the conversation
+    #[arg(long, requires = "program")]
+    pub(crate) per_connection: bool,
+    /// A program, and its arguments, that answers each line of every client with a line
+    #[arg(last = true, value_name = "PROGRAM")]
+    pub(crate) program: Vec<String>,
 }
 
 impl Options {
     /// The configuration that these flags choose in the environment of this process.
     pub(crate) fn load(&self) -> Result<Loaded, ConfigError> {
-        let Self { config, listen, workers } = self.clone();
-        config::load(&Overrides { config, listen, workers }, &Environment::of_process())
+        let Self { config, listen, workers, per_connection, program } = self.clone();
+        let overrides = Overrides { config, listen, workers, program, per_connection };
+        config::load(&overrides, &Environment::of_process())
     }
 }

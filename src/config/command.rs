@@ -149,15 +149,26 @@ impl CommandMode {
 }
 
 impl Command {
-    /// The program's environment, where `own` is that of this process. A variable that is passed on
-    /// and not set is left out.
-    #[must_use]
-    pub fn variables(&self, own: impl Fn(&str) -> Option<String>) -> Vec<(String, String)> {
-        let variable = |entry: &String| match entry.split_once('=') {
-            Some((name, value)) => Some((name.to_owned(), value.to_owned())),
-            None => Some((entry.clone(), own(entry)?)),
-        };
-        self.environment.iter().filter_map(variable).collect()
+    /// What a command line chose instead. What says how processes are shared stays behind where
+    /// each client has its own; the rest is the file's.
+    pub(super) fn replaced(self, program: Vec<String>, mode: CommandMode) -> Self {
+        match mode {
+            CommandMode::Shared => Self { program, mode, ..self },
+            CommandMode::PerConnection => Self {
+                program,
+                mode,
+                self_test: self.self_test,
+                self_test_timeout: self.self_test_timeout,
+                environment: self.environment,
+                directory: self.directory,
+                user: self.user,
+                group: self.group,
+                max_memory_bytes: self.max_memory_bytes,
+                max_cpu_time: self.max_cpu_time,
+                max_open_files: self.max_open_files,
+                ..Self::default()
+            },
+        }
     }
 
     fn is_shared(&self) -> bool {

@@ -10,8 +10,13 @@ use std::path::{Path, PathBuf};
 use super::document::{self, Document};
 use super::reference::Key;
 use super::validate::shortened;
-use super::{Address, Config, ConfigError, Fault, Listener, LogLevel, Origin, Origins};
+use super::{
+    Address, CommandMode, Config, ConfigError, Fault, Listener, LogLevel, Origin, Origins, command,
+};
+use crate::wire::Framing;
 
+/// Behind it stands the program on a command line.
+const PROGRAM: Origin = Origin::Flag("--");
 /// Where a file is looked for that nobody names.
 const SEARCHED: [&str; 2] = ["./talkback.toml", "/etc/talkback/talkback.toml"];
 /// No configuration is so long; a device or a log named by mistake is not read to its end.
@@ -26,6 +31,10 @@ pub struct Overrides {
     pub listen: Vec<String>,
     /// `--workers N`, or `auto`
     pub workers: Option<String>,
+    /// `-- PROGRAM ARGUMENTS`: what answers on every listener; empty = what the file says.
+    pub program: Vec<String>,
+    /// `--per-connection`: each client has a process of its own.
+    pub per_connection: bool,
 }
 
 /// The variables that count. An empty one counts as unset.
@@ -117,6 +126,7 @@ pub(super) fn assemble(
     let mut layers = Layers(document);
     layers.workers(overrides, environment);
     layers.listeners(overrides, environment);
+    layers.program(overrides);
     layers.log_level(environment);
     let Document { config, origins, mut faults } = layers.0;
     if faults.is_empty() {
@@ -264,6 +274,33 @@ impl Layers {
         }
         self.0.origins.replace_listeners(listeners.len(), &origin);
         self.0.config.listeners = listeners;
+    }
+
+    /// A program on the command line answers on every listener. One that is shared needs lines.
+    fn program(&mut self, overrides: &Overrides) {
+        if overrides.program.is_empty() {
+            return;
+        }
+        let (mode, mode_from) = match overrides.per_connection {
+            true => (CommandMode::PerConnection, Origin::Flag("--per-connection")),
+            false => (CommandMode::Shared, PROGRAM),
+        };
+        for (index, listener) in self.0.config.listeners.iter_mut().enumerate() {
+            let command = listener.command.take().unwrap_or_default();
+            listener.command = Some(command.replaced(overrides.program.clone(), mode));
+            listener.responder = command::RESPONDER.to_owned();
+            let mut set = |key: &str, origin: &Origin| {
+                self.0.origins.set(format!("listener[{index}].{key}"), origin.clone());
+            };
+            if mode == CommandMode::Shared {
+                listener.framing = Framing::Line;
+                set("framing", &PROGRAM);
+            }
+            set("responder", &PROGRAM);
+            set("command", &PROGRAM);
+            set("command.program", &PROGRAM);
+            set("command.mode", &mode_from);
+        }
     }
 }
 

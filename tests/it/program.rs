@@ -282,6 +282,40 @@ fn flags_win_over_variables_and_those_over_the_file() {
 }
 
 #[test]
+fn a_program_behind_two_hyphens_is_what_answers() {
+    let place = Place::new().with_file("talkback.toml", "[[listener]]\nbacklog = 7\n");
+    let shared = ["-l", "127.0.0.1:1", "-l", "127.0.0.1:2", "--", "tr", "-l", "--config"];
+    let report = place.report(&shared);
+    let told = |report: &[String], start: &str, end: &str| {
+        report.iter().any(|line| line.starts_with(start) && line.ends_with(end))
+    };
+    for index in [0, 1] {
+        let program = format!("listener[{index}].command.program ");
+        assert!(told(&report, &program, "[\"tr\", \"-l\", \"--config\"]  --"), "{report:#?}");
+        place.check(&shared, &[[&format!("listener[{index}].framing"), "\"line\"", "--"]]);
+    }
+    assert!(told(&report, "listener[0].backlog ", "./talkback.toml:2:11"), "{report:#?}");
+    let own = ["--per-connection", "--", "cat"];
+    place.check(
+        &own,
+        &[
+            ["listener[0].command.program", "[\"cat\"]", "--"],
+            ["listener[0].command.mode", "\"per_connection\"", "--per-connection"],
+            ["listener[0].framing", "\"raw\"", "default"],
+        ],
+    );
+}
+
+#[test]
+fn a_process_for_each_connection_needs_a_program() {
+    for arguments in [&["serve", "--per-connection"][..], &["check", "--per-connection", "--"]] {
+        let output = Place::new().run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(stderr(&output).contains("<PROGRAM>"), "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn the_config_is_looked_for_by_flag_then_variable_then_directory() {
     let workers = |count: u32| format!("workers = {count}\n");
     let place = Place::new().with_file("by-flag.toml", &workers(2));

@@ -166,16 +166,6 @@ fn an_environment_is_of_names_and_values_each_once() {
 }
 
 #[test]
-fn what_is_passed_on_is_there_only_if_it_is_set() {
-    let environment = ["PATH", "NONE", "A=b=c", "B="].map(str::to_owned).to_vec();
-    let command = Command { environment, ..Command::default() };
-    let variables = command.variables(|name| (name == "PATH").then(|| "/bin".to_owned()));
-    let variables: Vec<(&str, &str)> =
-        variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    assert_eq!(variables, [("PATH", "/bin"), ("A", "b=c"), ("B", "")]);
-}
-
-#[test]
 fn texts_that_could_not_be_used_are_refused() {
     let long = "x".repeat(1025);
     for (key, value, problem) in [

@@ -219,3 +219,65 @@ fn values_of_flags_and_variables_keep_the_rules_of_the_file() {
     place.environment.listen = some("127.0.0.1:1,");
     place.check_refused(&["TALKBACK_LISTEN: listener[1].address: \"\" is not an address"]);
 }
+
+fn with_program(place: &mut Place, program: &[&str], per_connection: bool) {
+    place.overrides.program = program.iter().map(|word| (*word).to_owned()).collect();
+    place.overrides.per_connection = per_connection;
+}
+
+#[test]
+fn a_program_on_the_command_line_answers_each_line_on_every_listener() {
+    let mut place = Place::new();
+    with_program(&mut place, &["bc", "-l"], false);
+    let Loaded { config, origins, .. } = place.loaded();
+    let [listener] = &config.listeners[..] else { panic!("{config:?}") };
+    assert_eq!((listener.responder.as_str(), listener.framing), ("command", Framing::Line));
+    assert_eq!(listener.exit_word(), "");
+    let program = vec!["bc".to_owned(), "-l".to_owned()];
+    assert_eq!(listener.command, Some(command::Command { program, ..Default::default() }));
+    for key in ["responder", "framing", "command.program", "command.mode"] {
+        assert_eq!(origins.of(&format!("listener[0].{key}")), PROGRAM, "{key}");
+    }
+
+    let file = "[[listener]]\nframing = \"raw\"\nexit_word = \"quit\"\n[[listener]]\nname = \"b\"\n\
+                address = \"127.0.0.1:1\"\nresponder = \"command\"\n[listener.command]\n\
+                program = [\"cat\"]\nmode = \"per_connection\"\nmax_open_files = 9\n";
+    place.file("first.toml", file);
+    let config = place.loaded().config;
+    for (listener, files) in config.listeners.iter().zip([0, 9]) {
+        let command = listener.command.as_ref().expect("the program");
+        assert_eq!((command.program[0].as_str(), command.mode), ("bc", CommandMode::Shared));
+        assert_eq!((listener.framing, command.max_open_files), (Framing::Line, files));
+    }
+    assert_eq!(config.listeners[0].exit_word(), "quit");
+    place.listen(&["127.0.0.1:0", "127.0.0.1:0"]);
+    let config = place.loaded().config;
+    assert!(config.listeners.iter().all(|listener| listener.responder == "command"));
+    assert_eq!(config.listeners.len(), 2);
+}
+
+#[test]
+fn a_program_for_each_connection_leaves_the_framing_and_what_is_said_of_sharing() {
+    let mut place = Place::new();
+    with_program(&mut place, &["cat"], true);
+    let Loaded { config, origins, .. } = place.loaded();
+    assert_eq!(config.listeners[0].framing, Framing::Raw);
+    let mode = Origin::Flag("--per-connection");
+    assert_eq!(origins.of("listener[0].command.mode"), mode);
+    assert_eq!(origins.of("listener[0].framing"), Origin::Default);
+
+    let file = "[[listener]]\nframing = \"line\"\nresponder = \"command\"\n[listener.command]\n\
+                program = [\"bc\"]\nmax_processes = 9\nself_test = \"1\"\n";
+    place.file("first.toml", file);
+    let listener = &place.loaded().config.listeners[0];
+    let command = listener.command.as_ref().expect("the program");
+    assert_eq!((listener.framing, command.mode), (Framing::Line, CommandMode::PerConnection));
+    assert_eq!((command.max_processes, command.self_test.as_str()), (4, "1"));
+}
+
+#[test]
+fn a_program_on_the_command_line_keeps_the_rules_of_the_file() {
+    let mut place = Place::new();
+    with_program(&mut place, &["", "-l"], false);
+    place.check_refused(&["--: listener[0].command.program: \"\" is no program; allowed: "]);
+}
