@@ -124,6 +124,8 @@ INBOX_WAIT = (GOOD, (0.02, DOUBTFUL), (0.1, BAD))
 RESPOND = (GOOD, (0.2, DOUBTFUL), (1, BAD))
 # From 0.1 s on newcomers go to other workers.
 TURN = (GOOD, (0.1, DOUBTFUL), (5, BAD))
+# Before a message waits for half of the default queue_timeout.
+QUEUE_WAIT = (GOOD, (0.2, DOUBTFUL), (1, BAD))
 # One event in the longest window that a dashboard is looked at with.
 ANY_IS_DOUBTFUL = (GOOD, (0.001, DOUBTFUL))
 ANY_IS_BAD = (GOOD, (0.001, BAD))
@@ -650,4 +652,90 @@ WORKERS = Row(500, "Workers and process", [
     ),
 ])
 
-ROWS = [CHAIN, OVERVIEW, CLOSES, WAITS, WORKERS]
+# Its panels are empty where no listener has a program.
+NO_PROGRAM = "no program"
+
+PROGRAMS = Row(600, "Programs that answer (responder = command)", [
+    Panel(
+        601, "Processes by state", 6, "short",
+        """Processes of [listener.command], shared by all clients or one for each. All busy and
+        messages that wait: raise max_processes, or make the program faster. Starting all the
+        time: it dies as soon as it has started, see how processes end. Ending for longer than
+        2 s: the host does not let go of them.""",
+        [Query(total(f"talkback_command_processes{{{LISTENER}}}", "listener, state"),
+               "{{state}} {{listener}}")],
+        nothing=NO_PROGRAM,
+    ),
+    Panel(
+        602, "Messages that wait for a process", 6, "short",
+        """The queue of a shared program, read at each scrape. Above 0 for long: every process is
+        busy. At max_queue messages are refused as queue_full. Next: the wait beside this.""",
+        [Query(f"talkback_command_queue_length{{{LISTENER}}}", "{{listener}} {{instance}}")],
+        nothing=NO_PROGRAM,
+    ),
+    Panel(
+        603, "Wait for a process", 6, "s",
+        """From a message to the process that took it. Near queue_timeout: soon it is refused as
+        queue_timeout. Long waits with idle processes are those that had to be started first:
+        raise min_processes.""",
+        quantiles("talkback_command_queue_wait_seconds", "listener", shares=(0.5, 0.99)),
+        logarithmic=True, steps=QUEUE_WAIT, nothing=NO_PROGRAM,
+        alerts=("ProgramQueue",),
+    ),
+    Panel(
+        604, "Time of the program's reply", 6, "s",
+        """From a message's being written to a process to its reply's being read: what the program
+        itself takes, and with pipeline what stands before it there. Near reply_timeout: soon the
+        process is killed and its client closed.""",
+        quantiles("talkback_command_reply_seconds", "listener", shares=(0.5, 0.99)),
+        logarithmic=True, nothing=NO_PROGRAM,
+    ),
+    Panel(
+        605, "Starts and ends", 8, "ops",
+        """Processes started, those that could not be, and why processes ended. exited, idle,
+        max_requests, connection_closed and stopped are ordinary; failed and signalled are the
+        program's own faults, protocol is a line that nobody had asked for or too long a one,
+        timeout a reply that did not come. The program's last words stand in the log.""",
+        [
+            Query(rate("talkback_command_starts_total", "listener"), "started {{listener}}"),
+            Query(rate("talkback_command_start_failures_total", "listener"),
+                  "not started {{listener}}"),
+            Query(rate("talkback_command_ends_total", "reason") + " > 0", "{{reason}}"),
+        ],
+        table=True, nothing=NO_PROGRAM,
+        alerts=("ProgramDies",),
+    ),
+    Panel(
+        606, "Refused, or not answered in time", 6, "ops",
+        """Messages that no process took, by why: queue_full and queue_timeout are too few
+        processes, circuit_open and start_failed a program that does not live. And messages that
+        a process took and did not answer within reply_timeout.""",
+        [
+            Query(rate("talkback_command_refused_total", "reason"), "{{reason}}"),
+            Query(rate("talkback_command_timeouts_total", "listener"),
+                  "not in time {{listener}}"),
+        ],
+        nothing=NO_PROGRAM,
+        alerts=("ProgramRefuses", "ProgramTimeouts"),
+    ),
+    Panel(
+        607, "Circuit", 4, "none",
+        """Open: the last processes died before any reply, so none is started until the back-off
+        is over, and messages are refused at once. /readyz says so as well. Mend the program; it
+        is tried again by itself.""",
+        [Query(f"talkback_command_circuit_open{{{LISTENER}}}", "{{listener}} {{instance}}")],
+        kind="stat", steps=(GOOD, (1, BAD)), plain=True, nothing=NO_PROGRAM,
+        words={"0": ("closed", GOOD), "1": ("OPEN", BAD)},
+        alerts=("CircuitOpen",),
+    ),
+    Panel(
+        608, "Lines on standard error", 6, "ops",
+        """Lines that the program's processes wrote to their standard error. They stand in the
+        log, fewer of them where they are many. A rise is what to read first when processes end
+        or time out.""",
+        [Query(rate("talkback_command_standard_error_lines_total", "listener"), "{{listener}}")],
+        nothing=NO_PROGRAM,
+    ),
+])
+
+ROWS = [CHAIN, OVERVIEW, CLOSES, WAITS, WORKERS, PROGRAMS]

@@ -249,6 +249,8 @@ fn whatever_dashboard_and_rules_ask_for_is_there_under_load() {
     let stage = Stage::set();
     let mut queries = queries_of_rules(&stage.prometheus);
     queries.extend(Dashboard::read().queries(&stage.prometheus, stage.span));
+    // No listener here has a program.
+    queries.retain(|query| !query.text.contains("talkback_command_"));
     for (place, part, _) in FINDS_NOTHING {
         let fits = |query: &Query| query.place.contains(place) && query.text.contains(part);
         assert!(queries.iter().any(fits), "no query of {place} has {part}: it needs no excuse");

@@ -10,9 +10,10 @@ use std::path::Path;
 use std::process::Command;
 
 use talkback::config::config_table;
-use talkback::metrics::{AcceptError, CloseReason, Rejection};
+use talkback::metrics::{AcceptError, CloseReason, CommandRefusal, ProcessEnd, Rejection};
 
-use crate::harness::Server;
+use crate::families;
+use crate::harness::Metrics;
 use crate::promql::{Expression, Recorded, labels_of};
 
 const RULES: &str = "dashboards/talkback.rules.yml";
@@ -206,7 +207,7 @@ fn every_alert_says_whom_it_calls_and_what_to_do() {
 fn what_the_rules_name_exists() {
     let rules = rules();
     let recorded = recorded(&rules);
-    let page = Server::with_listener("").metrics();
+    let page = Metrics::parse(&families::page());
     for rule in &rules {
         let expression = rule.expression();
         let mut complaints = expression.complaints(&recorded);
@@ -275,7 +276,7 @@ const OTHER_WORDS: &[&str] = &["awaiting_reply", "nr_throttled"];
 #[test]
 fn what_the_runbook_names_exists() {
     let runbook = read(RUNBOOK);
-    let page = Server::with_listener("").metrics();
+    let page = Metrics::parse(&families::page());
     let keys = config_table();
     let exists = |word: &str| {
         let of_histogram = format!("{word}_bucket");
@@ -380,6 +381,12 @@ fn every_end_is_some_alerts_or_normal() {
     check_shared_out(&closes, &["TalkbackErrorCloses", "TalkbackBadMessages"], &normal);
     let rejections: Vec<_> = Rejection::ALL.iter().map(|reason| reason.label()).collect();
     check_shared_out(&rejections, &["TalkbackRejecting", "TalkbackAddressLimited"], &["draining"]);
+    let ends: Vec<_> = ProcessEnd::ALL.iter().map(|reason| reason.label()).collect();
+    let ordinary = ["exited", "timeout", "max_requests", "idle", "connection_closed", "stopped"];
+    check_shared_out(&ends, &["TalkbackProgramDies"], &ordinary);
+    // An open circuit has an alert that asks no further why.
+    let refusals: Vec<_> = CommandRefusal::ALL.iter().map(|reason| reason.label()).collect();
+    check_shared_out(&refusals, &["TalkbackProgramRefuses"], &["circuit_open"]);
     let errors: Vec<_> = AcceptError::ALL.iter().map(|error| error.label()).collect();
     check_shared_out(&errors, &["TalkbackAcceptErrors"], &["econnaborted"]);
 }
