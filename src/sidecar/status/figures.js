@@ -15,6 +15,7 @@ function measure(change) {
         workers: measureWorkers(change),
         workersAlive: now.sum("talkback_workers"),
         listeners: measureListeners(change),
+        programs: measurePrograms(change),
         closes: byReason(change, "talkback_connections_closed_total", "reason"),
         rejections: byReason(change, "talkback_connections_rejected_total", "reason"),
         acceptErrors: byReason(change, "talkback_accept_errors_total", "error"),
@@ -34,9 +35,9 @@ function counted(change, name, labels) {
     };
 }
 
-function byReason(change, name, label) {
+function byReason(change, name, label, labels = {}) {
     return change.now.labelValues(name, label).map((reason) => {
-        return { reason, ...counted(change, name, { [label]: reason }) };
+        return { reason, ...counted(change, name, { ...labels, [label]: reason }) };
     });
 }
 
@@ -115,6 +116,33 @@ function measureListeners(change) {
             rejected: change.rate("talkback_connections_rejected_total", labels),
             queue: measureQueue(change, labels),
             reply: measureReplies(change, labels),
+        };
+    });
+}
+
+// The processes behind each listener that has a program; none where no listener has.
+function measurePrograms(change) {
+    const { now } = change;
+    return now.labelValues("talkback_command_circuit_open", "listener").map((listener) => {
+        const labels = { listener };
+        const quantiles = (name) => change.quantiles(name, labels, [0.5, 0.99]);
+        const processes = (state) => now.sum("talkback_command_processes", { listener, state });
+        return {
+            listener,
+            isOpen: now.sum("talkback_command_circuit_open", labels) === 1,
+            starting: processes("starting"),
+            idle: processes("idle"),
+            busy: processes("busy"),
+            ending: processes("ending"),
+            queued: now.sum("talkback_command_queue_length", labels),
+            wait: quantiles("talkback_command_queue_wait_seconds"),
+            reply: quantiles("talkback_command_reply_seconds"),
+            starts: change.rate("talkback_command_starts_total", labels),
+            notStarted: counted(change, "talkback_command_start_failures_total", labels),
+            ends: byReason(change, "talkback_command_ends_total", "reason", labels),
+            refused: byReason(change, "talkback_command_refused_total", "reason", labels),
+            timeouts: counted(change, "talkback_command_timeouts_total", labels),
+            lines: change.rate("talkback_command_standard_error_lines_total", labels),
         };
     });
 }

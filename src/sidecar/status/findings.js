@@ -10,6 +10,7 @@ function findProblems(figures, stalled, pending) {
         ...queueProblems(figures),
         ...admissionProblems(figures),
         ...waitProblems(figures),
+        ...programProblems(figures),
         ...replyProblems(figures, pending),
         ...closeProblems(figures),
         ...hostProblems(figures),
@@ -23,6 +24,8 @@ const WEIGHT = { bad: 0, warn: 1, note: 2 };
 const LONG_TURN_SECONDS = 0.1;
 const STALLED_TURN_SECONDS = 1;
 const LONG_WAIT_SECONDS = 0.1;
+// A program may take its time; a message should not wait for one that long.
+const LONG_QUEUE_SECONDS = 1;
 // A client that took nothing for this long does not read, or hardly.
 const STUCK_SECONDS = 2;
 // Below this a limit of the rate only smooths.
@@ -41,6 +44,9 @@ const FAILURES = new Set([
     "shutdown_forced",
     "worker_panic",
 ]);
+
+// Ends of processes that are their programs' own faults.
+const FAULTS = new Set(["failed", "signalled", "protocol"]);
 
 // Clients turned away for their own number; any other rejection is for want of something of ours.
 const POLICY = new Set(["max_connections_per_ip", "draining"]);
@@ -159,6 +165,46 @@ function waitProblems({ queue, inbox, reply }) {
     check("queue", queue.wait, "Connections wait long in the accept queue");
     check("inbox", inbox.wait, "Connections wait long for their worker");
     check("reply", reply.respond, "Replies take long");
+    return found;
+}
+
+function programProblems(figures) {
+    const found = [];
+    const told = ({ reason, growth }) => `${count(growth)} as ${reason}`;
+    for (const { listener, isOpen, wait, ends, refused, timeouts } of figures.programs) {
+        const add = (level, key, text, size = 0) => {
+            found.push(problem(level, "program", `${key} ${listener}`, text, size));
+        };
+        if (isOpen) {
+            const why = "its processes died before they answered, and messages are refused";
+            add("bad", "circuit", `The program behind listener ${listener} does not live: ${why}.`);
+        }
+        // What an open circuit refuses is said by that.
+        const others = refused.filter(({ reason, growth }) => {
+            return growth > 0 && !(isOpen && reason === "circuit_open");
+        });
+        if (others.length > 0) {
+            const text = `Messages of listener ${listener} got no process`;
+            const whole = `${text}: ${others.map(told).join(", ")} ${lately(figures)}.`;
+            add("bad", "refused", whole, sumOf(others));
+        }
+        if (timeouts.growth > 0) {
+            const text = `The program behind listener ${listener} did not answer in time`;
+            add("warn", "timeouts", `${text}: ${count(timeouts.growth)} ${lately(figures)}.`,
+                timeouts.growth);
+        }
+        const faults = ends.filter(({ reason, growth }) => FAULTS.has(reason) && growth > 0);
+        if (faults.length > 0) {
+            const text = `Processes behind listener ${listener} ended`;
+            const whole = `${text}: ${faults.map(told).join(", ")} ${lately(figures)}.`;
+            add("warn", "ends", whole, sumOf(faults));
+        }
+        const slowest = wait.at(-1);
+        if (slowest?.seconds > LONG_QUEUE_SECONDS) {
+            const text = `Messages of listener ${listener} wait long for a process`;
+            add("warn", "queue", `${text}: p99 is ${waited(slowest)}.`, slowest.seconds);
+        }
+    }
     return found;
 }
 

@@ -65,6 +65,20 @@ const listeners = new Table(document.getElementById("listeners"), [
     { label: "accept p99", kind: number, text: ({ queue }) => waited(queue.wait[2]) },
     { label: "respond p99", kind: number, text: ({ reply }) => waited(reply.respond[2]) },
 ]);
+const programs = new Table(document.getElementById("programs"), [
+    { label: "listener", text: ({ listener }) => listener },
+    { label: "circuit", text: ({ isOpen }) => (isOpen ? "open" : "closed") },
+    { label: "starting", kind: number, text: ({ starting }) => count(starting) },
+    { label: "idle", kind: number, text: ({ idle }) => count(idle) },
+    { label: "busy", kind: number, text: ({ busy }) => count(busy) },
+    { label: "ending", kind: number, text: ({ ending }) => count(ending) },
+    { label: "waiting", kind: number, text: ({ queued }) => count(queued) },
+    { label: "wait p99", kind: number, text: ({ wait }) => waited(wait[1]) },
+    { label: "reply p50", kind: number, text: ({ reply }) => waited(reply[0]) },
+    { label: "reply p99", kind: number, text: ({ reply }) => waited(reply[1]) },
+    { label: "starts / s", kind: number, text: ({ starts }) => rate(starts) },
+    { label: "said / s", kind: number, text: ({ lines }) => rate(lines) },
+]);
 const workers = new Table(document.getElementById("workers"), [
     { label: "worker", text: ({ worker }) => worker },
     { label: "busy", kind: "share", text: ({ busy }) => share(busy), share: ({ busy }) => busy },
@@ -173,6 +187,28 @@ function paintQueue(queue, rows) {
     put("queue-held", `held ${share(held === null ? null : Math.min(held, 1))}`);
 }
 
+function paintPrograms({ programs: rows }) {
+    document.getElementById("programs-section").hidden = rows.length === 0;
+    programs.fill(rows, ({ isOpen }) => (isOpen ? "failure" : ""));
+}
+
+// What went wrong behind each listener that has a program.
+function programReasons({ programs: rows }) {
+    return rows.flatMap(({ listener, refused, ends, timeouts, notStarted }) => {
+        const named = (what, list) => {
+            return list.map((row) => ({ ...row, reason: `${listener}, ${what}${row.reason}` }));
+        };
+        return [
+            ...named("no process: ", refused),
+            ...named("process ended: ", ends.filter(({ reason }) => FAULTS.has(reason))),
+            ...named("", [
+                { reason: "not answered in time", ...timeouts },
+                { reason: "process not started", ...notStarted },
+            ]),
+        ];
+    });
+}
+
 function paintReasons(figures) {
     const total = figures.closes.reduce((sum, row) => sum + row.total, 0);
     const part = (row) => (total === 0 ? 0 : row.total / total);
@@ -185,6 +221,7 @@ function paintReasons(figures) {
     const others = [
         ...named("client rejected: ", figures.rejections),
         ...named("accept error: ", figures.acceptErrors),
+        ...programReasons(figures),
         ...named("late reply: ", figures.refusals),
         ...named("sidecar: ", figures.scrapesRejected),
         { reason: "panics caught", ...figures.panics },
@@ -309,6 +346,7 @@ function paint(at, snapshot, connections) {
         return stalled.includes(Number(worker)) || turn >= STALLED_TURN_SECONDS;
     };
     workers.fill(figures.workers, (row) => (isStalled(row) ? "failure" : ""));
+    paintPrograms(figures);
     paintReasons(figures);
     paintProcess(figures);
     paintConnections(connections);

@@ -1,6 +1,8 @@
 //! The page's own arithmetic, run in the browser that will run it: the same files, inside of one
 //! function.
 
+mod programs;
+
 use serde_json::{Value, json};
 
 use crate::browser::Tab;
@@ -46,6 +48,7 @@ fn the_script_reads_counts_and_judges_as_prometheus_does() {
     scales_hold_their_values(&tab);
     what_is_wrong_is_said(&tab);
     a_limit_that_is_reached_is_said(&tab);
+    programs::what_is_wrong_with_a_program_is_said(&tab);
     replies_that_nobody_takes_are_said(&tab);
     what_is_over_is_kept_with_its_times(&tab);
     a_refusal_a_silence_and_a_stop_are_told_apart(&tab);
