@@ -10,6 +10,7 @@ mod keepalive;
 mod load;
 mod origin;
 mod reference;
+mod rules;
 mod section;
 mod settings;
 #[cfg(any(test, fuzzing))]
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::nearest;
+use crate::responder::rules::RuleBook;
 use crate::wire::{Framing, InvalidUtf8, MAX_RECEIVE_BYTES};
 
 pub use address::AddressError;
@@ -30,6 +32,7 @@ pub use error::{ConfigError, Fault};
 pub use load::{Environment, Loaded, Overrides, Source, load};
 pub use origin::{Origin, Origins};
 pub use reference::{Allowed, Key, config_table, reference};
+pub use rules::{Scripted, load_rules, rules_reference, rules_table};
 pub use settings::Setting;
 pub use warnings::{Effect, Host, Warning};
 
@@ -38,7 +41,7 @@ pub use warnings::{Effect, Host, Warning};
 pub const DEFAULT_MAX_CONNECTIONS: usize = 10_000;
 
 /// Responders that a file may name; a program of its own may bring others.
-pub const BUILT_IN_RESPONDERS: &[&str] = &["echo", "discard", command::RESPONDER];
+pub const BUILT_IN_RESPONDERS: &[&str] = &["echo", "discard", "rules", command::RESPONDER];
 
 /// Those of them that do nothing with a text, so that `exit` may mean the end.
 const WITH_EXIT_WORD: &[&str] = &["echo", "discard"];
@@ -82,8 +85,10 @@ pub struct Listener {
     pub unix_group: Option<String>,
     /// How bytes become messages.
     pub framing: Framing,
-    /// The responder's name; built in are `echo`, `discard` and `command`.
+    /// The responder's name; built in are `echo`, `discard`, `rules` and `command`.
     pub responder: String,
+    /// What `responder = "rules"` answers by, and nobody else.
+    pub rules: Option<RuleBook>,
     /// The program that answers where the responder is `command`, and only there.
     pub command: Option<Command>,
     /// The word that ends a conversation; empty = none, `None` = see [`Listener::exit_word`].
@@ -263,6 +268,7 @@ impl Default for Listener {
             unix_group: None,
             framing: Framing::Raw,
             responder: "echo".to_owned(),
+            rules: None,
             command: None,
             exit_word: None,
             reply_timeout: Duration::from_secs(30),

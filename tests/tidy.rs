@@ -17,7 +17,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("nearest", &[]),
     ("responder", &["wire", "nearest"]),
-    ("config", &["wire", "nearest"]),
+    ("config", &["wire", "nearest", "responder"]),
     ("metrics", &[]),
     ("connection", &["sys", "client_text", "wire", "responder", "metrics"]),
     ("sidecar", &["accepting"]),

@@ -7,12 +7,12 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::section::{Notes, Section, with_article};
+use super::section::{Files, Notes, Section, with_article};
 use super::settings::{framing_from_word, invalid_utf8_from_word};
 use super::validate::wrong_kind;
 use super::{
     Address, BUILT_IN_RESPONDERS, Config, Fault, Limits, Listener, Log, LogFormat, LogLevel,
-    Metrics, Origins, ShowConnections, Shutdown, command, duration, keepalive,
+    Metrics, Origins, ShowConnections, Shutdown, command, duration, keepalive, rules,
 };
 use crate::wire::Framing;
 
@@ -20,23 +20,18 @@ use crate::wire::Framing;
 pub(super) struct Document {
     pub(super) config: Config,
     pub(super) origins: Origins,
-    /// Sorted by place.
+    /// Sorted by place, and behind them those of the files that it names.
     pub(super) faults: Vec<Fault>,
 }
 
-/// Reads and validates a whole file.
-pub(super) fn read(source: &str, path: &Path) -> Document {
-    let mut notes = Notes::new(path, source);
-    let (tree, errors) = DeTable::parse_recoverable(source);
-    let only_duplicates = errors.iter().all(|error| error.message().contains("duplicate key"));
-    for error in &errors {
-        let span = error.span().unwrap_or(source.len()..source.len());
-        notes.fault(span, "", format!("not TOML: {}", error.message()));
-    }
-    one_a_line(&mut notes.faults);
+/// Reads and validates a whole file, of which so much is UTF-8.
+pub(super) fn read(bytes: &[u8], path: &Path, files: Files<'_>) -> Document {
+    let source = bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+    let mut notes = Notes::new(path, source, files);
     let mut config = Config::default();
-    // What a parser makes of the rest of a broken file would blame keys that are right.
-    if only_duplicates {
+    if source.len() < bytes.len() {
+        notes.not_utf8();
+    } else if let Some(tree) = notes.tree() {
         config = top(&mut notes, tree.get_ref());
         let Notes { faults, origins, .. } = &mut notes;
         let unread: Vec<String> = faults.iter().map(|fault| fault.key.clone()).collect();
@@ -44,21 +39,8 @@ pub(super) fn read(source: &str, path: &Path) -> Document {
         faults.extend(broken.filter(|fault| !unread.contains(&fault.key)));
     }
     notes.faults.sort_by_key(Fault::rank);
+    notes.faults.extend(notes.included);
     Document { config, origins: notes.origins, faults: notes.faults }
-}
-
-/// The fault of a file of which only this much is UTF-8.
-pub(super) fn not_utf8(valid: &[u8], path: &Path) -> Document {
-    let valid = String::from_utf8_lossy(valid);
-    let mut notes = Notes::new(path, &valid);
-    notes.fault(valid.len()..valid.len(), "", "not TOML: here is a byte that is not UTF-8");
-    Document { config: Config::default(), origins: notes.origins, faults: notes.faults }
-}
-
-/// One slip often makes several syntax errors; the first one of a line is the one that helps.
-fn one_a_line(faults: &mut Vec<Fault>) {
-    faults.sort_by_key(Fault::rank);
-    faults.dedup_by_key(|fault| fault.rank().1);
 }
 
 pub(super) fn put<T>(place: &mut T, read: Option<T>) {
@@ -157,10 +139,15 @@ fn listener<'s>(
     let framing = section.word("framing", framing_from_word);
     listener.framing = settle(&section, "framing", framing, Framing::Raw, unread.framing);
     let named = section.word("responder", responder);
+    listener.rules = rules::of_listener(&mut section);
     listener.command = command::read(&mut section);
     // Where the responder could not be read, what belongs to one is not to blame.
-    let likely = if listener.command.is_some() { command::RESPONDER } else { "echo" }.to_owned();
-    listener.responder = settle(&section, "responder", named, default.responder, likely);
+    let likely = match (&listener.rules, &listener.command) {
+        (Some(_), _) => "rules",
+        (None, Some(_)) => command::RESPONDER,
+        (None, None) => "echo",
+    };
+    listener.responder = settle(&section, "responder", named, default.responder, likely.to_owned());
     listener.exit_word = section.text("exit_word");
     let reply_timeout = section.parsed("reply_timeout", NO_DURATION, duration::parse);
     put(&mut listener.reply_timeout, reply_timeout);

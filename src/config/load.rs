@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::document::{self, Document};
 use super::reference::Key;
+use super::section::Files;
 use super::validate::shortened;
 use super::{
     Address, CommandMode, Config, ConfigError, Fault, Listener, LogLevel, Origin, Origins, command,
@@ -109,7 +110,7 @@ fn load_from(
     searched: &[PathBuf],
 ) -> Result<Loaded, ConfigError> {
     let (source, bytes) = find(overrides, environment, searched)?;
-    assemble(source, &bytes, overrides, environment)
+    assemble(source, &bytes, overrides, environment, &contents)
 }
 
 /// What the file's bytes come to under environment and flags.
@@ -118,10 +119,11 @@ pub(super) fn assemble(
     bytes: &[u8],
     overrides: &Overrides,
     environment: &Environment,
+    files: Files<'_>,
 ) -> Result<Loaded, ConfigError> {
     let document = match &source {
-        Source::BuiltIn => document::read("", Path::new("")),
-        Source::File(path) => decode(bytes, path),
+        Source::BuiltIn => document::read(b"", Path::new(""), files),
+        Source::File(path) => document::read(bytes, path, files),
     };
     let mut layers = Layers(document);
     layers.workers(overrides, environment);
@@ -171,7 +173,7 @@ fn find(
     Ok((Source::BuiltIn, Vec::new()))
 }
 
-fn contents(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn contents(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
@@ -179,13 +181,6 @@ fn contents(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem));
     }
     Ok(bytes)
-}
-
-fn decode(bytes: &[u8], path: &Path) -> Document {
-    match std::str::from_utf8(bytes) {
-        Ok(source) => document::read(source, path),
-        Err(error) => document::not_utf8(&bytes[..error.valid_up_to()], path),
-    }
 }
 
 /// The file's values, over which environment and flags are laid.

@@ -61,6 +61,11 @@ impl Origins {
         self.0.insert(key, origin);
     }
 
+    /// Those of a file that this one names.
+    pub(super) fn extend(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
     /// Listeners given by flag or environment replace those of the file: each of the `count` keeps
     /// the origins of the first one's keys where it kept their values.
     pub(super) fn replace_listeners(&mut self, count: usize, address_from: &Origin) {

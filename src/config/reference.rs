@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::{BUILT_IN_RESPONDERS, address, command, keepalive};
+use super::{BUILT_IN_RESPONDERS, address, command, keepalive, rules};
 
 /// One key of the file.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub enum Allowed {
     Text(&'static str),
     /// A list of strings of the form that this says.
     List(&'static str),
+    /// What this describes.
+    Form(&'static str),
 }
 
 impl fmt::Display for Allowed {
@@ -67,7 +69,7 @@ impl fmt::Display for Allowed {
                 "a string of an integer and one of us ms s m h, such as \"5m\", above zero, up to \
                  \"8760h\"",
             ),
-            Self::Text(form) | Self::List(form) => out.write_str(form),
+            Self::Text(form) | Self::List(form) | Self::Form(form) => out.write_str(form),
         }
     }
 }
@@ -79,7 +81,7 @@ pub(super) const FORMATS: &[&str] = &["text", "json"];
 pub(super) const MODES: &[&str] = &["shared", "per_connection"];
 pub(super) const SHOW_CONNECTIONS: &[&str] = &["loopback", "always", "never"];
 
-const fn key(
+pub(super) const fn key(
     name: &'static str,
     allowed: Allowed,
     default: &'static str,
@@ -88,7 +90,7 @@ const fn key(
     Key { name, allowed, default, meaning }
 }
 
-use Allowed::{AutoOrInteger, Boolean, Duration, Integer, List, Period, Text, Word};
+use Allowed::{AutoOrInteger, Boolean, Duration, Form, Integer, List, Period, Text, Word};
 
 #[rustfmt::skip] // One key a row, as in the file that they describe.
 static KEYS: &[Key] = &[
@@ -116,7 +118,9 @@ static KEYS: &[Key] = &[
     key("listener.framing", Word(FRAMINGS), r#""raw""#,
         "raw: what one receive returns is a message; line: a message ends with LF"),
     key("listener.responder", Word(BUILT_IN_RESPONDERS), r#""echo""#,
-        "what answers: echo sends the message back, discard sends nothing, command asks a program"),
+        "echo sends the message back, discard nothing; rules or a command (a program) answer"),
+    key("listener.rules", Form(rules::FORMS), "",
+        "responder = \"rules\" only: a rules file's path from this file, or [listener.rules]"),
     key("listener.exit_word", Text("a string of at most 1024 bytes without CR or LF"), r#""exit""#,
         "the message that ends the conversation; \"\" = none, as with all but echo and discard"),
     key("listener.reply_timeout", Period, r#""30s""#,
@@ -258,18 +262,23 @@ impl Key {
 /// The README's table of keys, in Markdown.
 #[doc(hidden)]
 pub fn config_table() -> String {
+    table_of(KEYS, |key| match key.split() {
+        ("listener", field) => format!("[[listener]] {field}"),
+        (table @ "listener.command", field) => format!("[{table}] {field}"),
+        _ => key.name.to_owned(),
+    })
+}
+
+/// A row for each of the keys, by the name that `name` gives it.
+pub(super) fn table_of(keys: &[Key], name: impl Fn(&Key) -> String) -> String {
     let mut table = String::from("| key | default | meaning | allowed |\n|---|---|---|---|\n");
-    for key in KEYS {
-        let name = match key.split() {
-            ("listener", field) => format!("[[listener]] {field}"),
-            (table @ "listener.command", field) => format!("[{table}] {field}"),
-            _ => key.name.to_owned(),
-        };
+    for key in keys {
         let default = match key.default {
             "" => "left out".to_owned(),
             written => format!("`{written}`"),
         };
-        let cells = [format!("`{name}`"), default, key.meaning.into(), key.allowed.to_string()];
+        let name = format!("`{}`", name(key));
+        let cells = [name, default, key.meaning.into(), key.allowed.to_string()];
         table
             .push_str(&format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | ")));
     }
@@ -298,7 +307,10 @@ mod tests {
                 // There is none, and it is written as an empty list.
                 Some(setting) if key.default.is_empty() => assert_eq!(setting.value, "[]"),
                 Some(setting) => assert_eq!(setting.value, key.default, "{name}"),
-                None => assert!(["v6only", "unix_mode", "unix_group"].contains(&key.split().1)),
+                None => {
+                    let of_some = ["v6only", "unix_mode", "unix_group", "rules"];
+                    assert!(of_some.contains(&key.split().1), "{name}");
+                }
             }
         }
     }

@@ -1,6 +1,8 @@
 //! Typed readers over one table of the file. Each gives a value or nothing; what is wrong is noted
 //! with its place, and reading goes on, so that the operator sees every fault at once.
 
+use std::collections::BTreeMap;
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -10,13 +12,19 @@ use toml::de::{DeTable, DeValue};
 use super::nearest::nearest;
 use super::reference::{Allowed, Key, reference};
 use super::validate::{out_of_range, shortened};
-use super::{Fault, Origin, Origins};
+use super::{Fault, Origin, Origins, rules_reference};
+
+/// The contents of a file that this one names.
+pub(super) type Files<'f> = &'f dyn Fn(&Path) -> io::Result<Vec<u8>>;
 
 /// What reading notes on its way.
 pub(super) struct Notes<'s> {
     pub(super) path: PathBuf,
     pub(super) source: &'s str,
+    pub(super) files: Files<'s>,
     pub(super) faults: Vec<Fault>,
+    /// Those of the files that this one names, each file's by place.
+    pub(super) included: Vec<Fault>,
     pub(super) origins: Origins,
     /// Where each line begins.
     lines: Vec<usize>,
@@ -25,11 +33,33 @@ pub(super) struct Notes<'s> {
 }
 
 impl<'s> Notes<'s> {
-    pub(super) fn new(path: &Path, source: &'s str) -> Self {
+    pub(super) fn new(path: &Path, source: &'s str, files: Files<'s>) -> Self {
         let behind_each = source.match_indices('\n').map(|(newline, _)| newline + 1);
         let lines = std::iter::once(0).chain(behind_each).collect();
-        let (faults, origins) = (Vec::new(), Origins::default());
-        Self { path: path.to_owned(), source, faults, origins, lines, last: (0, 0) }
+        let (path, origins, last) = (path.to_owned(), Origins::default(), (0, 0));
+        let (faults, included) = (Vec::new(), Vec::new());
+        Self { path, source, files, faults, included, origins, lines, last }
+    }
+
+    /// The source as a tree, unless so much is wrong with it that what a parser makes of the rest
+    /// would blame keys that are right.
+    pub(super) fn tree(&mut self) -> Option<Spanned<DeTable<'s>>> {
+        let (tree, errors) = DeTable::parse_recoverable(self.source);
+        for error in &errors {
+            let end = self.source.len();
+            let span = error.span().unwrap_or(end..end);
+            self.fault(span, "", format!("not TOML: {}", error.message()));
+        }
+        // One slip often makes several syntax errors; the first of a line is the one that helps.
+        self.faults.sort_by_key(Fault::rank);
+        self.faults.dedup_by_key(|fault| fault.rank().1);
+        errors.iter().all(|error| error.message().contains("duplicate key")).then_some(tree)
+    }
+
+    /// The fault of a file of which only the source is UTF-8.
+    pub(super) fn not_utf8(&mut self) {
+        let end = self.source.len();
+        self.fault(end..end, "", "not TOML: here is a byte that is not UTF-8");
     }
 
     /// The place of a byte of the source. A log named by mistake has a fault on each line, and a
@@ -79,7 +109,7 @@ impl<'s> Section<'_, 's> {
     /// The keys of the reference that may stand in this table.
     fn known(&self) -> impl Iterator<Item = &'static Key> {
         let kind = self.kind;
-        reference().iter().filter(move |key| key.split().0 == kind)
+        every_key().filter(move |key| key.split().0 == kind)
     }
 
     fn find(&self, key: &str) -> &'static Key {
@@ -110,9 +140,13 @@ impl<'s> Section<'_, 's> {
     /// Notes where the value came from, whether it turns out to be right or not.
     pub(super) fn value(&mut self, key: &str) -> Option<&Spanned<DeValue<'s>>> {
         let value = self.table.get(key)?;
+        self.note_origin(key, value);
+        Some(value)
+    }
+
+    pub(super) fn note_origin(&mut self, key: &str, value: &Spanned<DeValue<'s>>) {
         let place = self.notes.place(value.span().start);
         self.notes.origins.set(self.full_name(key), place);
-        Some(value)
     }
 
     /// Where the key itself stands, if it does.
@@ -120,14 +154,14 @@ impl<'s> Section<'_, 's> {
         self.table.get_key_value(key).map(|(key, _)| key.span())
     }
 
-    fn fault(&mut self, key: &str, at: Range<usize>, problem: &str) {
+    pub(super) fn fault(&mut self, key: &str, at: Range<usize>, problem: &str) {
         let value = self.notes.written(at.clone());
         let allowed = self.find(key).allowed;
         let name = self.full_name(key);
         self.notes.fault(at, &name, format!("{value} {problem}; allowed: {allowed}"));
     }
 
-    fn wrong_type(&mut self, key: &str, value: &Spanned<DeValue<'s>>) {
+    pub(super) fn wrong_type(&mut self, key: &str, value: &Spanned<DeValue<'s>>) {
         let allowed = self.find(key).allowed;
         let name = self.full_name(key);
         let problem = match value.get_ref() {
@@ -205,6 +239,41 @@ impl<'s> Section<'_, 's> {
         (texts.len() == items.len()).then_some(texts)
     }
 
+    /// A string, or a list of at least one.
+    pub(super) fn text_or_texts(&mut self, key: &str) -> Option<Vec<String>> {
+        let value = self.value(key)?;
+        match value.get_ref() {
+            DeValue::Array(items) if items.is_empty() => {
+                let at = value.span();
+                self.fault(key, at, "has nothing in it");
+                None
+            }
+            DeValue::Array(_) => self.texts(key),
+            _ => self.text(key).map(|text| vec![text]),
+        }
+    }
+
+    /// A table of strings.
+    pub(super) fn named_texts(&mut self, key: &str) -> Option<BTreeMap<String, String>> {
+        let value = self.table.get(key)?;
+        self.note_origin(key, value);
+        let DeValue::Table(entries) = value.get_ref() else {
+            self.wrong_type(key, value);
+            return None;
+        };
+        let mut texts = BTreeMap::new();
+        for (name, value) in entries {
+            if let Some(text) = value.get_ref().as_str() {
+                texts.insert(name.get_ref().clone().into_owned(), text.to_owned());
+                continue;
+            }
+            let found = with_article(value.get_ref());
+            let name = format!("{}.{}", self.full_name(key), shortened(name.get_ref()));
+            self.notes.fault(value.span(), &name, format!("it is {found}; allowed: a string"));
+        }
+        Some(texts)
+    }
+
     /// A string that `parse` understands; `problem` says what it is where that fails.
     pub(super) fn parsed<T>(
         &mut self,
@@ -239,12 +308,19 @@ impl<'s> Section<'_, 's> {
     }
 }
 
+fn every_key() -> impl Iterator<Item = &'static Key> {
+    reference().iter().chain(rules_reference())
+}
+
 /// A key that stands in the wrong table: TOML takes what follows a `[table]` as its own.
 fn elsewhere(written: &str) -> Option<String> {
-    let known = reference().iter().filter(|key| key.split().1 == written);
-    let places = known.map(|key| match key.split().0 {
+    let known = every_key().map(Key::split).filter(|(_, key)| *key == written);
+    let places = known.chain((written == "rule").then_some(("rules", "rule")));
+    let places = places.map(|(table, _)| match table {
         "" => "at the top of the file, before the first [table]".to_owned(),
         "listener" => "in [[listener]]".to_owned(),
+        "rules" => "in [listener.rules], or at the top of a rules file".to_owned(),
+        "rule" => "in [[listener.rules.rule]], or in [[rule]] of a rules file".to_owned(),
         table => format!("in [{table}]"),
     });
     let places: Vec<String> = places.collect();

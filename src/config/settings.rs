@@ -12,7 +12,7 @@ use crate::wire::{Framing, InvalidUtf8};
 pub struct Setting {
     /// The key's full name, such as `listener[0].address`.
     pub key: String,
-    /// The value as TOML writes it.
+    /// The value as TOML writes it; of rules only how many there are.
     pub value: String,
 }
 
@@ -69,6 +69,13 @@ impl Listener {
         settings.extend([
             ("framing", quoted(framing_word(self.framing))),
             ("responder", quoted(&self.responder)),
+        ]);
+        if let Some(book) = &self.rules {
+            let count = book.rules.len();
+            let noun = if count == 1 { "rule" } else { "rules" };
+            settings.push(("rules", format!("{count} {noun}")));
+        }
+        settings.extend([
             ("exit_word", quoted(self.exit_word())),
             ("reply_timeout", quoted(&duration::format(self.reply_timeout))),
             ("invalid_utf8", quoted(invalid_utf8_word(self.invalid_utf8))),

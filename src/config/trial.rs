@@ -3,17 +3,25 @@
 
 use std::ffi::OsString;
 use std::fmt::Write;
+use std::io;
 use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
 
 use super::duration::{self, MAX_DURATION};
 use super::load::assemble;
 use super::reference::{Key, reference};
+use super::rules::written::written;
 use super::{
     Address, Config, ConfigError, DEFAULT_MAX_CONNECTIONS, Environment, Fault, Host, Loaded,
     Origin, Overrides, Setting, Source,
 };
 
 const FILE: &str = "t.toml";
+/// The files that this one may name.
+const RULES: [(&str, &[u8]); 2] = [
+    ("rules.toml", b"greeting = \"hello\"\n[[rule]]\nequals = \"a\"\nsend = [\"b\", \"\"]\n"),
+    ("broken.toml", b"\n[[rule]]\nequals = 1\nmatches = \"(\"\nsnd = \"\"\n"),
+];
 /// A refusal is a line to read; most of it says what is allowed.
 const MAX_LINE: usize = 500;
 
@@ -27,10 +35,14 @@ pub(crate) fn check_file(file: &[u8], variables: [Option<&[u8]>; 3]) {
         Ok(loaded) => check_loaded(&loaded),
         Err(ConfigError::Invalid(faults)) => {
             assert!(!faults.is_empty(), "refused without a reason");
-            assert!(faults.is_sorted_by_key(Fault::rank), "{faults:#?}");
-            let lines: Vec<&[u8]> = file.split(|byte| *byte == b'\n').collect();
-            for fault in &faults {
-                check_fault(fault, &lines);
+            for of_a_file in faults.chunk_by(|one, other| path(one) == path(other)) {
+                assert!(of_a_file.is_sorted_by_key(Fault::rank), "{faults:#?}");
+                let file = match path(&of_a_file[0]) {
+                    Some(path) if path != FILE => files(path.as_ref()).expect("it has been read"),
+                    _ => file.to_vec(),
+                };
+                let lines: Vec<&[u8]> = file.split(|byte| *byte == b'\n').collect();
+                of_a_file.iter().for_each(|fault| check_fault(fault, &lines));
             }
         }
         Err(ConfigError::Unreadable { .. }) => panic!("bytes in memory can be read"),
@@ -38,7 +50,19 @@ pub(crate) fn check_file(file: &[u8], variables: [Option<&[u8]>; 3]) {
 }
 
 fn load(file: &[u8], environment: &Environment) -> Result<Loaded, ConfigError> {
-    assemble(Source::File(FILE.into()), file, &Overrides::default(), environment)
+    assemble(Source::File(FILE.into()), file, &Overrides::default(), environment, &files)
+}
+
+fn files(path: &Path) -> io::Result<Vec<u8>> {
+    let found = RULES.iter().find(|(name, _)| Path::new(name) == path);
+    found.map(|(_, bytes)| bytes.to_vec()).ok_or(io::ErrorKind::NotFound.into())
+}
+
+fn path(fault: &Fault) -> Option<&str> {
+    match &fault.origin {
+        Some(Origin::File { path, .. }) => path.to_str(),
+        _ => None,
+    }
 }
 
 #[track_caller]
@@ -72,7 +96,7 @@ fn check_loaded(loaded: &Loaded) {
     let config = &loaded.config;
     config.validate().expect("what loads keeps every rule");
     let settings = config.settings();
-    let printed = as_file(&settings);
+    let printed = as_file(config, &settings);
     assert!(!printed.replace('\n', "").contains(char::is_control), "{printed:?}");
     let again = load(printed.as_bytes(), &Environment::default());
     let again = again.unwrap_or_else(|error| panic!("{error}\nin\n{printed}"));
@@ -93,8 +117,9 @@ fn check_loaded(loaded: &Loaded) {
     }
 }
 
-/// What the printing says is a file.
-fn as_file(settings: &[Setting]) -> String {
+/// What the printing says is a file, once rules are written out.
+fn as_file(config: &Config, settings: &[Setting]) -> String {
+    let mut books = config.listeners.iter().filter_map(|listener| listener.rules.as_ref());
     let mut file = String::new();
     let mut open = "";
     for Setting { key, value } in settings {
@@ -109,6 +134,10 @@ fn as_file(settings: &[Setting]) -> String {
             };
             writeln!(file, "{header}").expect("a string takes everything");
         }
+        let value = match key {
+            "rules" => &written(books.next().expect("a book for each setting of rules")),
+            _ => value,
+        };
         writeln!(file, "{key} = {value}").expect("a string takes everything");
     }
     file

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::duration::MAX_DURATION;
 use super::reference::Key;
-use super::{Config, ConfigError, Fault, Listener, Origin, Origins, duration};
+use super::{Config, ConfigError, Fault, Listener, Origin, Origins, duration, rules};
 use crate::wire::{Framing, MAX_RECEIVE_BYTES};
 
 pub(super) const MAX_TEXT_BYTES: usize = 1024;
@@ -91,6 +91,7 @@ impl Rules<'_> {
         {
             self.text(format!("{path}.unix_group"), group, "is not a group");
         }
+        self.faults.extend(rules::faults(path, listener, self.origins));
         self.exit_word(path, listener);
         self.period(format!("{path}.reply_timeout"), listener.reply_timeout);
         self.max_message_bytes(path, listener);

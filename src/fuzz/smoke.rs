@@ -10,7 +10,7 @@ use proptest::sample::Index;
 use proptest::test_runner::{RngSeed, TestRunner};
 
 use super::{config, framing, request_head};
-use crate::config::{Environment, Overrides, load, reference};
+use crate::config::{Environment, Overrides, load, reference, rules_reference as rules};
 
 /// What a corpus may weigh at most: it is read on every run, and by people.
 const MAX_FILES: usize = 200;
@@ -110,18 +110,22 @@ fn request_head_holds_for_its_corpus_and_mutations_of_it() {
 /// A key that no file of the corpus has is one that no mutation finds.
 #[test]
 fn every_key_stands_in_the_corpus_of_config_with_a_value_of_its_own() {
-    let path = fuzz().join("corpus/config/every-key-at-another-value");
-    let text = fs::read_to_string(&path).unwrap();
-    for key in reference() {
-        let name = key.name.rsplit('.').next().unwrap();
-        let has = |line: &str| {
-            line.split_once(" = ")
-                .is_some_and(|(found, value)| found == name && value != key.default)
-        };
-        assert!(text.lines().any(has), "{}", key.name);
+    let path = |name| fuzz().join("corpus/config").join(name);
+    for (name, keys) in [("every-key-at-another-value", reference()), ("rules-inline", rules())] {
+        let text = fs::read_to_string(path(name)).unwrap();
+        for key in keys {
+            let name = key.name.rsplit('.').next().unwrap();
+            let has = |line: &str| {
+                line.split_once(" = ")
+                    .is_some_and(|(found, value)| found == name && value != key.default)
+            };
+            assert!(text.lines().any(has), "{}", key.name);
+        }
     }
-    let overrides = Overrides { config: Some(path), ..Overrides::default() };
-    load(&overrides, &Environment::default()).unwrap();
+    for name in ["every-key-at-another-value", "rules-inline"] {
+        let overrides = Overrides { config: Some(path(name)), ..Overrides::default() };
+        load(&overrides, &Environment::default()).unwrap();
+    }
 }
 
 /// The fuzzer itself is built by hand alone; nothing may stand there that is not run here.

@@ -18,7 +18,8 @@ use crate::accepting::Reserve;
 use crate::config::{Address, Config, ConfigError, DEFAULT_MAX_CONNECTIONS, Listener, Shutdown};
 use crate::connection::{Conversation, Timeouts};
 use crate::metrics::Instruments;
-use crate::responder::Responders;
+use crate::responder::rules::Rules;
+use crate::responder::{Responders, Service};
 use crate::sidecar::{self, Scrape, Sidecar, SidecarError};
 use crate::wire::{Framing, MAX_RECEIVE_BYTES, Protocol};
 
@@ -297,12 +298,6 @@ fn conversations(
 ) -> Result<Vec<Arc<Conversation>>, StartError> {
     let limits = &config.limits;
     let conversation = |(index, listener): (usize, &Listener)| {
-        let service =
-            responders.get(&listener.responder).ok_or_else(|| StartError::UnknownResponder {
-                listener: listener.name.clone(),
-                responder: listener.responder.clone(),
-                known: responders.names().collect::<Vec<_>>().join(", "),
-            })?;
         Ok(Arc::new(Conversation {
             listener: index,
             name: listener.name.clone(),
@@ -312,7 +307,7 @@ fn conversations(
                 exit_word: listener.exit_word().as_bytes().into(),
                 max_message_bytes: listener.max_message_bytes,
             },
-            service: service.clone(),
+            service: service(listener, responders)?,
             reply_timeout: listener.reply_timeout,
             receive_bytes: match listener.framing {
                 Framing::Raw => listener.max_message_bytes.min(MAX_RECEIVE_BYTES),
@@ -329,6 +324,20 @@ fn conversations(
         }))
     };
     config.listeners.iter().enumerate().map(conversation).collect()
+}
+
+/// What answers a listener's clients: its own rules, or the responder that it names.
+fn service(listener: &Listener, responders: &Responders) -> Result<Service, StartError> {
+    if let Some(book) = &listener.rules {
+        let rules = Rules::compile(book).expect("the config was validated");
+        return Ok(Service::Custom(Arc::new(move |client| Box::new(rules.responder(client)))));
+    }
+    let named = responders.get(&listener.responder);
+    named.cloned().ok_or_else(|| StartError::UnknownResponder {
+        listener: listener.name.clone(),
+        responder: listener.responder.clone(),
+        known: responders.names().collect::<Vec<_>>().join(", "),
+    })
 }
 
 /// A configured zero means never.

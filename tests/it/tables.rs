@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use talkback::config::config_table;
+use talkback::config::{config_table, rules_table};
 use talkback::metrics::names;
 
 use crate::harness::Server;
@@ -33,10 +33,11 @@ fn check(name: &str, table: &str) {
     assert_eq!(written.trim(), table.trim(), "write it anew: {WRITE}=1 cargo test tables::");
 }
 
-/// One test for both, which would otherwise write the file at the same time.
+/// One test for all of them, which would otherwise write the file at the same time.
 #[test]
 fn the_readmes_tables_are_those_of_the_code() {
     check("config", &config_table());
+    check("rules", &rules_table());
     check("metrics", &names::table());
 }
 

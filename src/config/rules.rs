@@ -1,0 +1,309 @@
+//! Rules in the configuration: a table under their listener, or a file of their own that it names.
+//! They are read with their places and compiled, so that whatever is wrong with them is told where
+//! it stands.
+
+mod keys;
+mod load;
+#[cfg(any(test, fuzzing))]
+pub(super) mod written;
+
+use std::ops::Range;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::document::NO_DURATION;
+use super::section::{Notes, Section, with_article};
+use super::validate::shortened;
+use super::{Fault, Listener, Origin, Origins, duration};
+use crate::responder::rules::{self, Matcher, Probability, Rule, RuleBook, RuleFault, Rules};
+
+pub use keys::{rules_reference, rules_table};
+pub use load::{Scripted, load_rules};
+
+/// What a listener's key may be.
+pub(super) const FORMS: &str = "a string, the path of a rules file, or a table of rules";
+/// The responder that they are for.
+const RESPONDER: &str = "rules";
+
+/// What is wrong with a listener's rules beside what was told when they were read.
+pub(super) fn faults(path: &str, listener: &Listener, origins: &Origins) -> Vec<Fault> {
+    let key = format!("{path}.rules");
+    let (responder, answers) = (&listener.responder, listener.responder == RESPONDER);
+    let Some(book) = &listener.rules else {
+        let problem = "\"rules\" has none to answer by; set rules too: the name of a rules file, \
+                       or a table [listener.rules]";
+        let fault = Fault::of(format!("{path}.responder"), problem).at(origins);
+        return answers.then_some(fault).into_iter().collect();
+    };
+    let mut faults = Vec::new();
+    if !answers {
+        let responder = shortened(&format!("{responder:?}"));
+        let problem = format!("it means nothing with responder = {responder}, only with \"rules\"");
+        faults.push(Fault::of(key.clone(), problem).at(origins));
+    }
+    // Those that were read have been compiled, and their faults have better places than this.
+    if origins.of(&key) == Origin::Default
+        && let Err(broken) = Rules::compile(book)
+    {
+        let named = |fault: &RuleFault| Fault::of(full_name(&key, fault), fault.problem.clone());
+        faults.extend(broken.iter().map(named));
+    }
+    faults
+}
+
+fn below(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+/// `listener[0].rules.rule[3].send[1]`
+fn full_name(path: &str, fault: &RuleFault) -> String {
+    let mut name = path.to_owned();
+    if let Some(rule) = fault.rule {
+        name = below(&name, &format!("rule[{rule}]"));
+    }
+    // These are not keys: they stand for the rule as a whole, and for all of them.
+    if !["rule", "rules"].contains(&fault.key) {
+        name = below(&name, fault.key);
+    }
+    if let Some(entry) = &fault.entry {
+        name = below(&name, &shortened(entry));
+    }
+    match fault.index {
+        Some(index) => format!("{name}[{index}]"),
+        None => name,
+    }
+}
+
+/// Those under the key `rules` of a listener, or in the file that it names. Rules that could not be
+/// read stand there empty, lest somebody miss them.
+pub(super) fn of_listener(section: &mut Section<'_, '_>) -> Option<RuleBook> {
+    let value = section.table.get("rules")?;
+    let name = section.full_name("rules");
+    section.note_origin("rules", value);
+    let book = match value.get_ref() {
+        DeValue::Table(table) => read(section.notes, table, &name),
+        DeValue::String(file) => read_named(section, file, value.span(), &name),
+        _ => {
+            section.wrong_type("rules", value);
+            RuleBook::default()
+        }
+    };
+    Some(book)
+}
+
+fn read_named(section: &mut Section<'_, '_>, file: &str, at: Range<usize>, name: &str) -> RuleBook {
+    if file.is_empty() || file.contains(char::is_control) {
+        section.fault("rules", at, "is no file's name");
+        return RuleBook::default();
+    }
+    let notes = &mut *section.notes;
+    let path = notes.path.parent().unwrap_or(Path::new("")).join(file);
+    let bytes = match (notes.files)(&path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            let path = shortened(&path.display().to_string());
+            notes.fault(at, name, format!("cannot read the rules file {path}: {error}"));
+            return RuleBook::default();
+        }
+    };
+    let valid = bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+    let mut own = Notes::new(&path, valid, notes.files);
+    let book = read_file(&mut own, valid.len() == bytes.len(), name);
+    own.faults.sort_by_key(Fault::rank);
+    let (faults, mut origins) = (own.faults, own.origins);
+    origins.set(name.to_owned(), Origin::File { path, line: 1, column: 1 });
+    notes.included.extend(faults);
+    notes.origins.extend(origins);
+    book
+}
+
+/// A whole file, of which the notes have as much as is UTF-8.
+fn read_file(notes: &mut Notes<'_>, is_utf8: bool, name: &str) -> RuleBook {
+    if !is_utf8 {
+        notes.not_utf8();
+        return RuleBook::default();
+    }
+    match notes.tree() {
+        Some(tree) => read(notes, tree.get_ref(), name),
+        None => RuleBook::default(),
+    }
+}
+
+/// A table of rules, named `path` in messages.
+fn read<'s>(notes: &mut Notes<'s>, table: &DeTable<'s>, path: &str) -> RuleBook {
+    let before = notes.faults.len();
+    let mut section = Section { notes, table, path: path.to_owned(), kind: "rules" };
+    section.refuse_unknown(&["rule"]);
+    let mut book = RuleBook {
+        greeting: section.text("greeting"),
+        terminator: section.text("terminator"),
+        default: section.text_or_texts("default").unwrap_or_default(),
+        state: section.named_texts("state").unwrap_or_default(),
+        rules: Vec::new(),
+    };
+    let ignore_case = section.boolean("ignore_case").unwrap_or(false);
+    match table.get("rule").map(|value| (value, value.get_ref())) {
+        None => {}
+        Some((_, DeValue::Array(tables))) => {
+            for (index, value) in tables.iter().enumerate() {
+                let path = below(path, &format!("rule[{index}]"));
+                book.rules.push(rule(notes, value, path, ignore_case));
+            }
+        }
+        Some((value, other)) => {
+            let found = with_article(other);
+            let problem = format!("it is {found}; allowed: tables with double brackets, [[rule]]");
+            notes.fault(value.span(), &below(path, "rule"), problem);
+        }
+    }
+    let is_whole = notes.faults.len() == before;
+    for fault in Rules::compile(&book).err().unwrap_or_default() {
+        // Of what was not read nobody knows what it would have set or answered. A pattern is wrong
+        // by itself.
+        if is_whole || (fault.key == "matches" && fault.at.is_some()) {
+            blame(notes, table, path, &fault);
+        }
+    }
+    book
+}
+
+fn rule<'s>(
+    notes: &mut Notes<'s>,
+    value: &Spanned<DeValue<'s>>,
+    path: String,
+    ignore_case: bool,
+) -> Rule {
+    let DeValue::Table(table) = value.get_ref() else {
+        let found = with_article(value.get_ref());
+        notes.fault(value.span(), &path, format!("it is {found}; allowed: a table"));
+        return Rule::default();
+    };
+    let place = notes.place(value.span().start);
+    notes.origins.set(path.clone(), place);
+    let mut section = Section { notes, table, path, kind: "rule" };
+    section.refuse_unknown(&[]);
+    let mut duration = |key| section.parsed(key, NO_DURATION, duration::parse).unwrap_or_default();
+    let (delay, jitter) = (duration("delay"), duration("jitter"));
+    Rule {
+        matcher: matcher(&mut section),
+        ignore_case: section.boolean("ignore_case").unwrap_or(ignore_case),
+        when: section.named_texts("when").unwrap_or_default(),
+        set: section.named_texts("set").unwrap_or_default(),
+        times: section.integer("times"),
+        send: section.text_or_texts("send").unwrap_or_default(),
+        delay,
+        jitter,
+        close: section.boolean("close").unwrap_or(false),
+        fault: section.word("fault", fault_from_word),
+        probability: probability(&mut section).unwrap_or_default(),
+    }
+}
+
+fn matcher(section: &mut Section<'_, '_>) -> Matcher {
+    let written = keys::MATCHERS.map(|key| section.text(key));
+    let mut keys = keys::MATCHERS.into_iter().filter(|key| section.table.contains_key(*key));
+    let first = keys.next();
+    for (key, other) in keys.zip(first.iter().cycle()) {
+        let at = section.key_span(key).unwrap_or_default();
+        let name = section.full_name(key);
+        let problem = format!("a rule has one way to match, and this one has {other} already");
+        section.notes.fault(at, &name, problem);
+    }
+    let [equals, prefix, contains, matches] = written;
+    (equals.map(Matcher::Equals))
+        .or(prefix.map(Matcher::Prefix))
+        .or(contains.map(Matcher::Contains))
+        .or(matches.map(Matcher::Matches))
+        .unwrap_or_default()
+}
+
+fn fault_from_word(word: &str) -> Option<rules::Fault> {
+    use rules::Fault::{Garbage, Half, Reset, Stall};
+    [Reset, Half, Stall, Garbage].into_iter().find(|fault| fault_word(*fault) == word)
+}
+
+fn fault_word(fault: rules::Fault) -> &'static str {
+    match fault {
+        rules::Fault::Reset => keys::FAULTS[0],
+        rules::Fault::Half => keys::FAULTS[1],
+        rules::Fault::Stall => keys::FAULTS[2],
+        rules::Fault::Garbage => keys::FAULTS[3],
+    }
+}
+
+/// From a fraction of 1, written with or without a point.
+fn probability(section: &mut Section<'_, '_>) -> Option<Probability> {
+    let value = section.table.get("probability")?;
+    section.note_origin("probability", value);
+    let fraction: f64 = match value.get_ref() {
+        DeValue::Float(float) => float.as_str().parse().ok(),
+        DeValue::Integer(integer) => integer.as_str().parse().ok(),
+        _ => {
+            section.wrong_type("probability", value);
+            return None;
+        }
+    }
+    .unwrap_or(f64::NAN);
+    if !section.table.contains_key("fault") {
+        let name = section.full_name("probability");
+        section.notes.fault(value.span(), &name, "it means nothing without a fault; set that too");
+    }
+    let millionths = (fraction * 1e6).round();
+    // What is no number is not within the bounds either.
+    if fraction <= 1.0 && millionths >= 1.0 {
+        return Probability::from_millionths(millionths as u32);
+    }
+    section.fault("probability", value.span(), "is out of range");
+    None
+}
+
+/// Notes a fault of the compiler at its place: the byte in a string that is written as it is, else
+/// the value, else the rule.
+fn blame<'s>(notes: &mut Notes<'s>, table: &DeTable<'s>, path: &str, fault: &RuleFault) {
+    let rule = fault.rule.and_then(|index| table.get("rule")?.get_ref().get(index));
+    let keys = rule.map_or(Some(table), |rule| rule.get_ref().as_table());
+    let mut value = keys.and_then(|keys| keys.get(fault.key));
+    let mut fault = fault.clone();
+    if let Some(entry) = &fault.entry {
+        value = value.map(|value| value.get_ref().get(entry.as_str()).unwrap_or(value));
+    }
+    if let Some(index) = fault.index {
+        match value.and_then(|value| value.get_ref().get(index)) {
+            Some(item) => value = Some(item),
+            // Written as one string, and not as a list.
+            None => fault.index = None,
+        }
+    }
+    let name = full_name(path, &fault);
+    let at = match value.or(rule).or(table.get("rule")) {
+        None => 0..0,
+        Some(value) => {
+            let exact = fault.at.and_then(|at| inside(notes.source, value, at));
+            exact.map_or(value.span(), |at| at..at)
+        }
+    };
+    notes.fault(at, &name, fault.problem);
+}
+
+/// Where a byte of a string stands in the source, unless an escape before it makes that unclear.
+fn inside(source: &str, value: &Spanned<DeValue<'_>>, at: usize) -> Option<usize> {
+    let before = value.get_ref().as_str()?.get(..at)?;
+    let written = source.get(value.span())?;
+    let is_long = written.starts_with("\"\"\"") || written.starts_with("'''");
+    let begin = if is_long {
+        // A line ending right behind the quotes is no part of the text.
+        let body = &written[3..];
+        let body = body.strip_prefix("\r\n").or(body.strip_prefix('\n')).unwrap_or(body);
+        written.len() - body.len()
+    } else {
+        1
+    };
+    let is_literal = written.starts_with('\'') || !before.contains('\\');
+    let is_as_written = is_literal && written.get(begin..)?.starts_with(before);
+    is_as_written.then_some(value.span().start + begin + at)
+}
+
+#[cfg(test)]
+mod tests;
