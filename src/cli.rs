@@ -5,6 +5,7 @@ mod connect;
 mod log;
 mod options;
 mod serve;
+mod try_rules;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,7 @@ enum Command {
     /// Validate the configuration; print each value, where it came from, and what will bite.
     Check(options::Options),
     Connect(connect::Arguments),
+    Try(try_rules::Arguments),
 }
 
 /// Runs the command that the process was started with.
@@ -40,5 +42,6 @@ pub(crate) fn run() -> ExitCode {
         Command::Serve(options) => serve::run(&options),
         Command::Check(options) => check::run(&options),
         Command::Connect(arguments) => connect::run(&arguments),
+        Command::Try(arguments) => try_rules::run(&arguments),
     }
 }

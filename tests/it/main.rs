@@ -49,6 +49,7 @@ mod stop_states;
 mod stuck;
 mod tables;
 mod timeouts;
+mod try_rules;
 mod unix;
 mod utf8;
 mod volume;
