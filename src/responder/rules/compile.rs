@@ -426,9 +426,8 @@ fn written(matcher: &Matcher) -> &str {
 }
 
 fn shown(rule: usize, matcher: &Matcher) -> String {
-    let number = rule + 1;
     match matcher {
-        Matcher::Any => format!("rule {number} (any text)"),
-        matcher => format!("rule {number} ({} \"{}\")", key(matcher), cut(written(matcher))),
+        Matcher::Any => format!("rule[{rule}] (any text)"),
+        matcher => format!("rule[{rule}] ({} \"{}\")", key(matcher), cut(written(matcher))),
     }
 }

@@ -141,7 +141,7 @@ pub struct RuleFault {
 impl fmt::Display for RuleFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(rule) = self.rule {
-            write!(f, "rule {}: ", rule + 1)?;
+            write!(f, "rule[{rule}]: ")?;
         }
         f.write_str(self.key)?;
         if let Some(entry) = &self.entry {

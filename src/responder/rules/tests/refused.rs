@@ -24,7 +24,7 @@ fn is_taken(rules: impl IntoIterator<Item = Rule>) {
 
 #[track_caller]
 fn check_text(text: &str, said: &str) {
-    let found = format!("rule 2: send, byte {said}");
+    let found = format!("rule[1]: send, byte {said}");
     check_rule(equals("a").sends(text), [&found]);
 }
 
@@ -64,7 +64,7 @@ fn a_range_of_random_numbers_goes_from_low_to_high() {
 #[test]
 fn a_capture_that_the_matcher_has_not_is_a_fault() {
     let check = |rule: Rule, said: &str| {
-        check_rule(rule.sends("a ${2} b"), [&format!("rule 2: send, byte 2: ${{2}} {said}")]);
+        check_rule(rule.sends("a ${2} b"), [&format!("rule[1]: send, byte 2: ${{2}} {said}")]);
     };
     check(any(), "names nothing: a rule for any text captures nothing");
     check(equals("a"), "names nothing: `equals` captures nothing");
@@ -74,14 +74,14 @@ fn a_capture_that_the_matcher_has_not_is_a_fault() {
     is_taken([contains("a").sends("${1}${2}"), matches("(a)(?<b>b)").sends("${0}${1}${2}${b}")]);
     check_rule(
         contains("a").sends("${0}"),
-        ["rule 2: send, byte 0: ${0} names nothing: `contains` captures ${1} to ${2}"],
+        ["rule[1]: send, byte 0: ${0} names nothing: `contains` captures ${1} to ${2}"],
     );
     check_rule(
         matches("(?<volts>.)(?<amps>.)").sends("${vots} ${x}").sets("mode", "{amps}"),
         [
-            "rule 2: set.mode, byte 0: {amps} is no variable; a capture is written ${amps}",
-            "rule 2: send, byte 0: ${vots} is no group of the pattern; did you mean ${volts}?",
-            "rule 2: send, byte 8: ${x} is no group of the pattern, which has ${0} to ${2}, \
+            "rule[1]: set.mode, byte 0: {amps} is no variable; a capture is written ${amps}",
+            "rule[1]: send, byte 0: ${vots} is no group of the pattern; did you mean ${volts}?",
+            "rule[1]: send, byte 8: ${x} is no group of the pattern, which has ${0} to ${2}, \
              named volts, amps",
         ],
     );
@@ -106,7 +106,7 @@ fn a_greeting_answers_no_message_and_a_default_no_matcher() {
 fn a_fault_in_a_list_names_the_text() {
     check_rule(
         equals("a").sends("ok").sends("{"),
-        ["rule 2: send[1], byte 0: the brace is never closed; one of its own is written {{"],
+        ["rule[1]: send[1], byte 0: the brace is never closed; one of its own is written {{"],
     );
 }
 
@@ -122,7 +122,7 @@ fn names_of_variables_are_plain_and_their_own() {
         [
             &format!("state.a b: \"a b\" {refused}"),
             "state.peer: {peer} means something else already; choose another name",
-            &format!("rule 1: set.9: \"9\" {refused}"),
+            &format!("rule[0]: set.9: \"9\" {refused}"),
         ],
     );
 }
@@ -142,10 +142,10 @@ fn a_condition_that_never_holds_is_a_fault() {
     check(
         &RuleBook { state, ..book(rules) },
         [
-            "rule 2: when.mode, byte 0: never becomes this; did you mean \"data\"?",
-            "rule 3: when.mode, byte 0: never becomes this, only \"command\", \"data\"",
-            &format!("rule 4: when.mod: {nobody}; did you mean \"mode\"?"),
-            &format!("rule 5: when.volts: {nobody}, so there is nothing to wait for"),
+            "rule[1]: when.mode, byte 0: never becomes this; did you mean \"data\"?",
+            "rule[2]: when.mode, byte 0: never becomes this, only \"command\", \"data\"",
+            &format!("rule[3]: when.mod: {nobody}; did you mean \"mode\"?"),
+            &format!("rule[4]: when.volts: {nobody}, so there is nothing to wait for"),
         ],
     );
 }
@@ -154,34 +154,34 @@ fn a_condition_that_never_holds_is_a_fault() {
 
 #[test]
 fn a_pattern_that_is_none_is_refused_at_its_byte() {
-    check_rule(matches("é(a"), ["rule 2: matches, byte 2: unclosed group"]);
-    check_rule(matches("a**{"), ["rule 2: matches, byte 3: unclosed counted repetition"]);
+    check_rule(matches("é(a"), ["rule[1]: matches, byte 2: unclosed group"]);
+    check_rule(matches("a**{"), ["rule[1]: matches, byte 3: unclosed counted repetition"]);
     check_rule(
         matches(r"a(?=b)"),
-        ["rule 2: matches, byte 1: look-around, including look-ahead and look-behind, is not \
+        ["rule[1]: matches, byte 1: look-around, including look-ahead and look-behind, is not \
           supported"],
     );
-    check_rule(matches(r"\pX"), ["rule 2: matches, byte 0: Unicode property not found"]);
+    check_rule(matches(r"\pX"), ["rule[1]: matches, byte 0: Unicode property not found"]);
     // What a bad pattern would capture is not known.
-    check_rule(matches("(").sends("${3}"), ["rule 2: matches, byte 0: unclosed group"]);
+    check_rule(matches("(").sends("${3}"), ["rule[1]: matches, byte 0: unclosed group"]);
 }
 
 #[test]
 fn a_pattern_has_bounds() {
     check_rule(
         matches(r"(\w{100}){100}"),
-        ["rule 2: matches, byte 0: would become larger than 1048576 bytes; repeat less"],
+        ["rule[1]: matches, byte 0: would become larger than 1048576 bytes; repeat less"],
     );
     check_rule(
         matches(&"a".repeat(65_537)),
-        ["rule 2: matches, byte 65536: has 65537 bytes; a pattern may have 65536"],
+        ["rule[1]: matches, byte 65536: has 65537 bytes; a pattern may have 65536"],
     );
     // What is long by its comment becomes nothing large.
     let long = |number| matches(&format!("(?x) {number} # {}", "x".repeat(60_000)));
     let rules = (1..=18).map(long);
     check(
         &book(rules),
-        ["rule 18: matches, byte 0: all patterns together have more than 1048576 bytes"],
+        ["rule[17]: matches, byte 0: all patterns together have more than 1048576 bytes"],
     );
 }
 
@@ -191,7 +191,7 @@ fn a_matcher_that_is_empty_is_a_fault_but_for_the_empty_line() {
     for (rule, key) in
         [(prefix(""), "prefix"), (contains(""), "contains"), (matches(""), "matches")]
     {
-        check_rule(rule, [&format!("rule 2: {key}: {problem}")]);
+        check_rule(rule, [&format!("rule[1]: {key}: {problem}")]);
     }
     is_taken([equals("").sends("empty")]);
 }
@@ -200,28 +200,28 @@ fn a_matcher_that_is_empty_is_a_fault_but_for_the_empty_line() {
 
 #[test]
 fn keys_that_could_do_nothing_are_refused() {
-    check_rule(any().times(0), ["rule 2: times: is 0: the rule would never answer; 1 or more"]);
+    check_rule(any().times(0), ["rule[1]: times: is 0: the rule would never answer; 1 or more"]);
     let day = Duration::from_secs(86_400);
     let too_late = "comes to more than a day; delay and jitter together are at most 24h";
     let second = Duration::from_secs(1);
     check_rule(
         Rule { delay: day, jitter: second, ..any() },
-        [&format!("rule 2: jitter: {too_late}")],
+        [&format!("rule[1]: jitter: {too_late}")],
     );
-    check_rule(Rule { delay: Duration::MAX, ..any() }, [&format!("rule 2: delay: {too_late}")]);
+    check_rule(Rule { delay: Duration::MAX, ..any() }, [&format!("rule[1]: delay: {too_late}")]);
     is_taken([Rule { delay: day, ..any() }]);
     let probability = Probability::from_millionths(1).unwrap();
     check_rule(
         Rule { probability, ..any() },
-        ["rule 2: probability: is that of a `fault`, and the rule has none"],
+        ["rule[1]: probability: is that of a `fault`, and the rule has none"],
     );
     check_rule(
         any().fails(Fault::Half),
-        ["rule 2: fault: \"half\" has no `send` to take the half of"],
+        ["rule[1]: fault: \"half\" has no `send` to take the half of"],
     );
     check_rule(
         any().fails(Fault::Garbage),
-        ["rule 2: fault: \"garbage\" has no `send` to replace"],
+        ["rule[1]: fault: \"garbage\" has no `send` to replace"],
     );
 }
 
@@ -232,10 +232,11 @@ fn all_faults_are_told_at_once_those_of_the_book_first() {
         &RuleBook { greeting: Some("{x}".to_owned()), ..book(rules) },
         [
             "greeting, byte 0: {x} is no variable; known: message, peer, time, count, random",
-            "rule 1: matches, byte 0: unclosed group",
-            "rule 1: times: is 0: the rule would never answer; 1 or more",
-            "rule 2: send, byte 0: the brace is never closed; one of its own is written {{",
-            "rule 3: equals: is never reached: rule 2 (equals \"a\") answers every such text first",
+            "rule[0]: matches, byte 0: unclosed group",
+            "rule[0]: times: is 0: the rule would never answer; 1 or more",
+            "rule[1]: send, byte 0: the brace is never closed; one of its own is written {{",
+            "rule[2]: equals: is never reached: rule[1] (equals \"a\") answers every such text \
+             first",
         ],
     );
 }
@@ -249,7 +250,7 @@ fn covers(first: Rule, second: Rule) {
         .map(|_| ())
         .expect_err("the second is covered");
     let [fault] = &faults[..] else { panic!("{faults:?}") };
-    assert!(fault.rule == Some(1) && fault.problem.contains("is never reached: rule 1 ("));
+    assert!(fault.rule == Some(1) && fault.problem.contains("is never reached: rule[0] ("));
     // A limit of the first opens the way, one of the second does not.
     is_taken([first.clone().times(1), second.clone()]);
     assert!(Rules::compile(&book([first, second.times(1)])).is_err());
@@ -332,7 +333,7 @@ fn a_rule_is_covered_by_those_that_ask_for_no_more_of_the_state() {
 #[test]
 fn a_default_that_is_never_sent_is_a_fault() {
     let book = RuleBook { default: vec!["ok".to_owned()], ..book([equals("a"), any()]) };
-    check(&book, ["default: is never sent: rule 2 (any text) answers every text"]);
+    check(&book, ["default: is never sent: rule[1] (any text) answers every text"]);
     let rules = [any().times(1)];
     Rules::compile(&RuleBook { rules: rules.into(), ..book }).unwrap();
 }
