@@ -41,6 +41,7 @@ mod refused;
 mod rot;
 mod rules;
 mod scrapers;
+mod scripted;
 mod sidecar;
 mod signals;
 mod stalled;
