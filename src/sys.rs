@@ -13,8 +13,8 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags, RawDir, open};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::{
-    Gid, Pid, Resource, Rlimit, Signal, Uid, WaitId, WaitIdOptions, chdir, geteuid, getpid,
-    getppid, set_parent_process_death_signal, setrlimit, setsid, waitid,
+    Gid, Pid, Resource, Rlimit, Signal, Uid, WaitId, WaitIdOptions, chdir, getpid, getppid,
+    set_parent_process_death_signal, setrlimit, setsid, waitid,
 };
 use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 
@@ -175,6 +175,8 @@ pub(crate) struct Child<'a> {
     pub(crate) standard: [BorrowedFd<'a>; 3],
     pub(crate) user: Option<Uid>,
     pub(crate) group: Option<Gid>,
+    /// Whether it gives up our supplementary groups.
+    pub(crate) drops_groups: bool,
     pub(crate) limits: &'a [(Resource, Rlimit)],
 }
 
@@ -280,7 +282,7 @@ fn prepare_myself(child: &Child<'_>, parent: Pid) -> rustix::io::Result<()> {
     }
     // Before the limits, for it may need a descriptor.
     close_on_exec_from(libc::STDERR_FILENO + 1)?;
-    if (child.user.is_some() || child.group.is_some()) && geteuid().is_root() {
+    if child.drops_groups {
         set_thread_groups(&[])?;
     }
     if let Some(group) = child.group {
@@ -381,6 +383,39 @@ mod tests {
         // SAFETY: each function here only makes system calls, or does nothing.
         unsafe { command.pre_exec(move || mark(3).map_err(io::Error::from)) };
         command.status().expect("test(1) runs").success()
+    }
+
+    #[test]
+    fn a_child_begins_with_every_signal_at_its_default_and_none_blocked() {
+        // SAFETY: no other test sends or awaits it, and no handler is installed.
+        unsafe { libc::signal(libc::SIGUSR2, libc::SIG_IGN) };
+        let before = block_signals();
+        let (output, theirs) = io::pipe().expect("a pipe");
+        let null = File::open("/dev/null").expect("it is there");
+        let (null, theirs) = (null.as_fd(), OwnedFd::from(theirs));
+        let cat = spawn(&Child {
+            file: c"/bin/cat",
+            arguments: &[c"cat".into(), c"/proc/self/status".into()],
+            environment: &[],
+            directory: None,
+            standard: [null, theirs.as_fd(), null],
+            user: None,
+            group: None,
+            drops_groups: false,
+            limits: &[],
+        });
+        restore_signals(&before);
+        let (_, pidfd) = cat.expect("cat starts");
+        drop(theirs);
+        let status = io::read_to_string(output).expect("text");
+        waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).expect("it is our child");
+        // The C library keeps 32 and 33 for itself, and lets nobody change them.
+        let its_own = 0b11 << 31;
+        for field in ["SigPnd:\t", "SigBlk:\t", "SigIgn:\t", "SigCgt:\t"] {
+            let set = status.split_once(field).map(|(_, rest)| &rest[..16]).expect("a set");
+            let set = u64::from_str_radix(set, 16).expect("hexadecimal");
+            assert_eq!(set & !its_own, 0, "{field}{set:x}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getegid, geteuid, getrlimit};
+use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::server::accounts;
 
@@ -58,6 +59,8 @@ pub(in crate::server) struct Program {
     pub(super) user: Option<u32>,
     /// `None` = talkback's own.
     pub(super) group: Option<u32>,
+    /// Whether it gives up talkback's supplementary groups.
+    pub(super) drops_groups: bool,
     pub(super) limits: Vec<(Resource, Rlimit)>,
     /// Told of so many lines on standard error, shown or not.
     pub(super) count_lines: Box<dyn Fn(u64) + Send + Sync>,
@@ -137,6 +140,8 @@ impl Program {
             directory,
             user,
             group,
+            // Who has no right to change them runs as itself.
+            drops_groups: user.or(group).is_some() && may(CapabilitySet::SETGID),
             limits: limits(setup)?,
             count_lines: Box::new(count_lines),
         })
@@ -264,17 +269,21 @@ fn user_and_group(user: &str, group: &str) -> Result<(Option<u32>, Option<u32>),
             accounts::group_id(group).map_err(|error| fault("group", group, error.to_string()))?;
         Some(found.ok_or_else(|| fault("group", group, unknown()))?)
     };
-    let mine = |wanted: Option<u32>, own: u32| wanted.is_none_or(|wanted| wanted == own);
-    if !geteuid().is_root() {
-        let problem = || "needs a talkback that runs as root".to_owned();
-        if !mine(id, geteuid().as_raw()) {
-            return Err(fault("user", user, problem()));
-        }
-        if !mine(group_id, getegid().as_raw()) {
-            return Err(fault("group", if group.is_empty() { user } else { group }, problem()));
-        }
+    if id.is_some_and(|id| id != geteuid().as_raw()) && !may(CapabilitySet::SETUID) {
+        let problem = "needs a talkback that runs as root (or with CAP_SETUID)";
+        return Err(fault("user", user, problem.to_owned()));
+    }
+    if group_id.is_some_and(|id| id != getegid().as_raw()) && !may(CapabilitySet::SETGID) {
+        let (kind, name) = if group.is_empty() { ("user", user) } else { ("group", group) };
+        let problem = "needs a talkback that runs as root (or with CAP_SETGID)";
+        return Err(fault(kind, name, problem.to_owned()));
     }
     Ok((id, group_id))
+}
+
+/// Whether this process has that right; root in a container may lack it.
+fn may(right: CapabilitySet) -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(right))
 }
 
 /// What the child sets. It may lower its limits as any user, and raise none.

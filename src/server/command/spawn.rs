@@ -57,6 +57,7 @@ pub(super) fn spawn(program: &Program, added: &[(String, String)]) -> io::Result
         standard: [their_input.as_fd(), their_output.as_fd(), their_error.as_fd()],
         user: program.user.map(Uid::from_raw),
         group: program.group.map(Gid::from_raw),
+        drops_groups: program.drops_groups,
         limits: &program.limits,
     })?;
     Ok(Spawned { pid, pidfd, input, output, standard_error })

@@ -146,3 +146,46 @@ fn orders_beyond_the_bound_are_refused_at_once_and_none_is_forgotten() {
 fn resolved() -> Program {
     Program::resolve("main", &program(&["true"]), |_| {}).unwrap()
 }
+
+#[test]
+fn a_panic_in_what_is_told_costs_no_process_and_the_thread_gives_up_when_it_is_told_to() {
+    let panics = Arc::new(AtomicU64::new(0));
+    let counted = panics.clone();
+    let (keeper, thread) =
+        Keeper::start(move || counted.fetch_add(1, Ordering::SeqCst) == 1).unwrap();
+    let stage = Stage { keeper, thread, lines: Arc::default() };
+    let mut cat = stage.spawn(&program(&["cat"]));
+    let panicking = || {
+        stage.keeper.spawn(Order {
+            program: stage.program(&program(&["true"])),
+            environment: Vec::new(),
+            started: Box::new(|_| panic!("one that the test wants")),
+            ended: Box::new(|_, _| {}),
+        });
+    };
+    panicking();
+    assert_eq!(stage.spawn(&program(&["true"])).status().code(), Some(0));
+    rustix::io::write(cat.input.as_ref().unwrap(), b"still here\n").unwrap();
+    assert_eq!(cat.line(), "still here");
+    panicking();
+    assert_eq!(cat.status().signal(), Some(15));
+    let refused = stage.try_spawn(&stage.program(&program(&["true"])), &[]);
+    assert!(matches!(refused, Err(SpawnError::Stopped)));
+    assert_eq!(panics.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn where_sigchld_is_ignored_ends_are_told_though_not_how() {
+    let name = "failures::where_sigchld_is_ignored_ends_are_told_though_not_how";
+    if !is_alone(name, &["sh", "-c", "trap '' CHLD; exec \"$0\" \"$@\""]) {
+        return;
+    }
+    let stage = Stage::new();
+    stage.spawn(&shell("exit 7")).status();
+    let cat = stage.spawn(&program(&["cat"]));
+    cat.end();
+    cat.status();
+    let missing = Arc::new(Program { file: "/no/such/file".into(), ..resolved() });
+    assert!(matches!(stage.try_spawn(&missing, &[]), Err(SpawnError::System(_))));
+    assert_eq!(children().unwrap(), [""; 0]);
+}
