@@ -25,7 +25,7 @@ mod timers;
 mod view;
 mod worker;
 
-pub use command::ProgramError;
+pub use command::{ProgramError, program_faults};
 pub use drain::Summary;
 pub use failures::GaveUp;
 pub use listen::{Bound, SocketFiles};

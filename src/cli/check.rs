@@ -3,8 +3,9 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use rustix::process::{Resource, geteuid, getrlimit};
-use talkback::config::{Effect, Host, Loaded};
+use rustix::process::{Resource, getrlimit};
+use talkback::config::{Config, Effect, Host, Loaded, Warning};
+use talkback::server::program_faults;
 
 use super::options::Options;
 use super::{EXIT_CONFIG, EXIT_FAILED};
@@ -38,7 +39,6 @@ pub(crate) fn this_host(somaxconn: impl FnOnce() -> io::Result<String>) -> Host 
         // No hard limit at all is more than any number of connections.
         descriptors: Some(getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)),
         workers: std::thread::available_parallelism().map_or(1, usize::from),
-        is_root: Some(geteuid().is_root()),
     }
 }
 
@@ -60,7 +60,8 @@ fn report(out: &mut impl Write, loaded: &Loaded, host: &Host) -> io::Result<bool
         writeln!(out, "{:keys$}  {:values$}  {origin}", setting.key, setting.value)?;
     }
     writeln!(out)?;
-    let warnings = loaded.config.warnings(host);
+    let mut warnings = loaded.config.warnings(host);
+    warnings.extend(programs_that_cannot_be_run(&loaded.config));
     for warning in &warnings {
         writeln!(out, "warning: {warning}")?;
     }
@@ -77,6 +78,14 @@ fn report(out: &mut impl Write, loaded: &Loaded, host: &Host) -> io::Result<bool
     Ok(starts)
 }
 
+/// What a start would refuse.
+fn programs_that_cannot_be_run(config: &Config) -> impl Iterator<Item = Warning> {
+    program_faults(config).into_iter().map(|(key, error)| {
+        let text = format!("{error}; the server will refuse to start");
+        Warning { key, text, effect: Effect::Refuses }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,7 +95,7 @@ mod tests {
         let overrides = Overrides { workers: Some("3".to_owned()), ..Overrides::default() };
         let mut loaded = load(&overrides, &Environment::default()).expect("the defaults load");
         loaded.config.listeners[0].backlog = backlog;
-        let host = Host { somaxconn: Some(4096), descriptors: None, workers: 2, is_root: None };
+        let host = Host { somaxconn: Some(4096), descriptors: None, workers: 2 };
         let mut out = Vec::new();
         report(&mut out, &loaded, &host).expect("a vector takes everything");
         String::from_utf8(out).expect("the report is text")

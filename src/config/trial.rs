@@ -103,13 +103,8 @@ fn check_loaded(loaded: &Loaded) {
     assert_eq!(again.config, spelt_out(config), "{printed}");
     assert_eq!(again.config.settings(), settings);
     for host in [
-        Host { somaxconn: Some(1), descriptors: Some(0), workers: 1, is_root: Some(false) },
-        Host {
-            somaxconn: Some(u32::MAX),
-            descriptors: Some(u64::MAX),
-            workers: 1024,
-            is_root: Some(true),
-        },
+        Host { somaxconn: Some(1), descriptors: Some(0), workers: 1 },
+        Host { somaxconn: Some(u32::MAX), descriptors: Some(u64::MAX), workers: 1024 },
     ] {
         for warning in config.warnings(&host) {
             assert!(!warning.to_string().contains(char::is_control), "{warning}");

@@ -31,8 +31,6 @@ pub struct Host {
     pub descriptors: Option<u64>,
     /// Threads that `workers = "auto"` makes here.
     pub workers: usize,
-    /// Whether this process may become any user.
-    pub is_root: Option<bool>,
 }
 
 /// Something that is allowed and will bite.
@@ -130,7 +128,6 @@ impl Config {
     pub fn warnings(&self, host: &Host) -> Vec<Warning> {
         let mut warnings = Vec::new();
         self.warn_of_backlogs(host, &mut warnings);
-        self.warn_of_users(host, &mut warnings);
         self.warn_of_descriptors(host, &mut warnings);
         self.warn_of_timeouts(&mut warnings);
         self.warn_of_metrics(&mut warnings);
@@ -148,23 +145,6 @@ impl Config {
                 );
                 let key = format!("listener[{index}].backlog");
                 warnings.push(Warning { key, text, effect: Effect::Adapts });
-            }
-        }
-    }
-
-    /// Capabilities would do as well, and cannot be told from here.
-    fn warn_of_users(&self, host: &Host, warnings: &mut Vec<Warning>) {
-        for (index, listener) in self.listeners.iter().enumerate() {
-            let Some(command) = &listener.command else { continue };
-            for (key, account) in [("user", &command.user), ("group", &command.group)] {
-                if host.is_root == Some(false) && !account.is_empty() {
-                    let text = format!(
-                        "{account:?} can be had by root alone (or with CAP_SETUID and \
-                         CAP_SETGID), and talkback does not run as root here"
-                    );
-                    let key = format!("listener[{index}].command.{key}");
-                    warnings.push(Warning { key, text, effect: Effect::Runs });
-                }
             }
         }
     }
@@ -232,12 +212,7 @@ mod tests {
     use super::*;
     use crate::config::{Limits, Metrics};
 
-    const HOST: Host = Host {
-        somaxconn: Some(4096),
-        descriptors: Some(1 << 20),
-        workers: 2,
-        is_root: Some(false),
-    };
+    const HOST: Host = Host { somaxconn: Some(4096), descriptors: Some(1 << 20), workers: 2 };
 
     #[track_caller]
     fn check(config: &Config, host: Host, expected: &[&str]) {
@@ -257,7 +232,7 @@ mod tests {
     #[test]
     fn the_defaults_do_not_bite_and_unknown_facts_are_no_warning() {
         check(&Config::default(), HOST, &[]);
-        let unknown = Host { somaxconn: None, descriptors: None, workers: 2, is_root: None };
+        let unknown = Host { somaxconn: None, descriptors: None, workers: 2 };
         check(&with(|config| config.listeners[0].backlog = 65_535), unknown, &[]);
     }
 
@@ -297,19 +272,6 @@ mod tests {
         assert_eq!(config.connections_fitting(needed, 8), 100);
         assert_eq!(config.connections_fitting(needed - 1, 8), 99);
         assert_eq!(config.connections_fitting(1, 8), 0);
-    }
-
-    #[test]
-    fn a_user_without_root_is_told() {
-        let config = with(|config| {
-            let (user, group) = ("nobody".to_owned(), "games".to_owned());
-            config.listeners[0].command = Some(Command { user, group, ..Command::default() });
-        });
-        let user = "listener[0].command.user: \"nobody\" can be had by root alone";
-        let group = "listener[0].command.group: \"games\" can be had by root alone";
-        check(&config, HOST, &[user, group]);
-        check(&config, Host { is_root: Some(true), ..HOST }, &[]);
-        check(&config, Host { is_root: None, ..HOST }, &[]);
     }
 
     #[test]

@@ -6,12 +6,14 @@ mod keeper;
 mod orphans;
 mod processes;
 mod program;
+mod setup;
 mod spawn;
 mod standard_error;
 
 pub(in crate::server) use keeper::{Keeper, KeeperThread, Order, ProcessId, SpawnError, Started};
 pub use program::ProgramError;
 pub(in crate::server) use program::{Program, Setup};
+pub use setup::program_faults;
 
 #[cfg(test)]
 mod tests;

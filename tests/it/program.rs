@@ -307,6 +307,30 @@ fn a_program_behind_two_hyphens_is_what_answers() {
 }
 
 #[test]
+fn check_tells_of_a_program_that_could_not_be_run_and_fails() {
+    let place = Place::new();
+    let directory = "[[listener]]\nframing = \"line\"\nresponder = \"command\"\n\
+                     [listener.command]\nprogram = [\"cat\"]\ndirectory = \"/no/such\"\n";
+    let place = place.with_file("directory.toml", directory);
+    for (arguments, expected) in [
+        (
+            &["check", "--", "no-such-program"][..],
+            "warning: listener[0].command.program: there is no program \"no-such-program\" in ",
+        ),
+        (
+            &["check", "-c", "directory.toml"],
+            "warning: listener[0].command.directory: directory /no/such: No such file",
+        ),
+    ] {
+        let output = place.run(arguments);
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        let report = stdout(&output);
+        assert!(report.lines().any(|line| line.starts_with(expected)), "{report}");
+        assert!(report.ends_with("not ok: the server will not start on this host\n"), "{report}");
+    }
+}
+
+#[test]
 fn a_process_for_each_connection_needs_a_program() {
     for arguments in [&["serve", "--per-connection"][..], &["check", "--per-connection", "--"]] {
         let output = Place::new().run(arguments);
