@@ -22,6 +22,7 @@ mod connection;
 pub mod fuzz;
 pub mod metrics;
 mod nearest;
+pub mod offload;
 pub mod responder;
 pub mod server;
 pub mod sidecar;
@@ -30,7 +31,10 @@ pub mod wire;
 
 pub use client_text::ClientText;
 pub use config::Config;
-pub use responder::{Answer, Context, Late, Reply, Responder, Responders, Sender, Ticket};
+pub use offload::offload;
+pub use responder::{
+    Answer, Client, Context, Late, Reply, Responder, Responders, SendError, Sender, Ticket, from_fn,
+};
 pub use server::{Server, StartError, Summary};
 
 /// The README's examples are compiled and run as tests.

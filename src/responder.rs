@@ -3,6 +3,7 @@
 //! returned; an answer that comes later goes through a [`Ticket`], a text unasked for through a
 //! [`Sender`].
 
+mod function;
 mod late;
 pub mod rules;
 mod service;
@@ -11,7 +12,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub use late::{Address, Late, LateReply, Mailbox, Push, SendError, Sender, Ticket};
+pub use function::{FromFn, from_fn};
+pub use late::{Address, Late, LateReply, Mailbox, Push, SendError, Sender, Ticket, Written};
 pub use service::{Factory, Responders, Service};
 
 /// What a responder did with a message.
@@ -86,6 +88,24 @@ pub trait Responder: Send {
     /// last of all calls. `reason` is the label of `talkback_connections_closed_total`.
     fn end(&mut self, reason: &str) {
         let _ = reason;
+    }
+}
+
+impl<R: Responder + ?Sized> Responder for Box<R> {
+    fn open(&mut self, reply: &mut Reply<'_>, context: &mut Context<'_>) -> Answer {
+        (**self).open(reply, context)
+    }
+
+    fn respond(&mut self, text: &str, reply: &mut Reply<'_>, context: &mut Context<'_>) -> Answer {
+        (**self).respond(text, reply, context)
+    }
+
+    fn finish(&mut self, reply: &mut Reply<'_>, context: &mut Context<'_>) -> Answer {
+        (**self).finish(reply, context)
+    }
+
+    fn end(&mut self, reason: &str) {
+        (**self).end(reason);
     }
 }
 

@@ -17,6 +17,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("nearest", &[]),
     ("responder", &["wire", "nearest"]),
+    ("offload", &["responder"]),
     ("config", &["wire", "nearest", "responder"]),
     ("metrics", &[]),
     ("connection", &["sys", "client_text", "wire", "responder", "metrics"]),

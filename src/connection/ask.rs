@@ -8,7 +8,7 @@ use crate::metrics::names::LateReplyRefusal;
 use crate::metrics::{CloseReason, Tally};
 use crate::responder::{
     self, Address, Answer, Context, Host, Late, LateReply, Reply, Responder, Sender, Service,
-    Ticket,
+    Ticket, Written,
 };
 
 use super::recv::Stop;
@@ -204,6 +204,14 @@ impl Connection {
             Late::Close => self.take_effect(&[], effect(false, Then::Close), tally),
             Late::Reset => self.take_effect(&[], effect(false, Then::Reset), tally),
             Late::Failed => self.take_effect(&[], effect(false, Then::Fail), tally),
+            Late::Written(Written { bytes, is_terminated, is_last }) => {
+                let terminator = if is_terminated { terminator } else { &[] };
+                let then = if is_last { Then::Close } else { Then::GoOn };
+                self.take_effect(&[&bytes, terminator], effect(true, then), tally);
+            }
+            Late::Panicked => {
+                self.stop_reading(CloseReason::ResponderPanic);
+            }
         }
         true
     }

@@ -34,6 +34,22 @@ pub enum Late {
     Reset,
     /// There will be none, the responder failed; the connection closes.
     Failed,
+    /// What a responder wrote on a thread that is no worker's.
+    #[doc(hidden)]
+    Written(Written),
+    /// The responder panicked there.
+    #[doc(hidden)]
+    Panicked,
+}
+
+/// A reply as a [`Reply`](super::Reply) took it, which may be no text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    pub(crate) bytes: Vec<u8>,
+    /// The framing's terminator is added.
+    pub(crate) is_terminated: bool,
+    /// It is the last one.
+    pub(crate) is_last: bool,
 }
 
 /// A late answer and whose it is.
@@ -109,6 +125,22 @@ impl Ticket {
                 Err((self, reply.late))
             }
         }
+    }
+
+    /// The same right once more. The answer that arrives first counts.
+    pub(crate) fn another(&self) -> Self {
+        Self { address: self.address, mailbox: self.mailbox.clone() }
+    }
+
+    /// A way to the connection of that message.
+    pub(crate) fn sender(&self) -> Sender {
+        let mailbox = self.mailbox.clone().expect("a ticket that was not used");
+        Sender::new(self.address, mailbox)
+    }
+
+    /// Drops it unused, and says nothing of that.
+    pub(crate) fn forgo(mut self) {
+        self.mailbox = None;
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Client, Responder};
+use super::{Answer, Client, Responder, from_fn};
 
 /// Makes the responder of each new connection of a listener.
 pub type Factory = Arc<dyn Fn(&Client<'_>) -> Box<dyn Responder> + Send + Sync>;
@@ -45,14 +45,59 @@ impl Default for Responders {
 }
 
 impl Responders {
-    /// Adds a responder of the caller's own under `name`, or replaces the one that has it.
+    /// Adds a responder of the caller's own under `name`, or replaces the one that has it. `make`
+    /// makes one for each connection, on the thread of its worker.
+    ///
+    /// # Examples
+    /// ```
+    /// use talkback::{Answer, Responders, from_fn};
+    ///
+    /// let responders = Responders::default().with("count", |_client| {
+    ///     let mut count = 0;
+    ///     from_fn(move |_text, reply, _context| {
+    ///         count += 1;
+    ///         reply.push(&count.to_string());
+    ///         Answer::Reply
+    ///     })
+    /// });
+    /// assert_eq!(responders.names().collect::<Vec<_>>(), ["count", "discard", "echo"]);
+    /// ```
     #[must_use]
-    pub fn with<F>(mut self, name: &str, factory: F) -> Self
+    pub fn with<F, R>(mut self, name: impl Into<String>, make: F) -> Self
     where
-        F: Fn(&Client<'_>) -> Box<dyn Responder> + Send + Sync + 'static,
+        F: Fn(&Client<'_>) -> R + Send + Sync + 'static,
+        R: Responder + 'static,
     {
-        self.by_name.insert(name.to_owned(), Service::Custom(Arc::new(factory)));
+        let factory: Factory = Arc::new(move |client| Box::new(make(client)));
+        self.by_name.insert(name.into(), Service::Custom(factory));
         self
+    }
+
+    /// Adds, in the same way, the simplest responder there is: the reply to a text depends on
+    /// nothing else. `map` runs on the workers' threads and must not block.
+    ///
+    /// # Examples
+    /// ```
+    /// use talkback::Responders;
+    ///
+    /// let responders = Responders::default()
+    ///     .with_map("shout", |text| text.to_uppercase())
+    ///     .with_map("length", |text| text.chars().count().to_string());
+    /// # let _ = responders;
+    /// ```
+    #[must_use]
+    pub fn with_map<F>(self, name: impl Into<String>, map: F) -> Self
+    where
+        F: Fn(&str) -> String + Send + Sync + 'static,
+    {
+        let map = Arc::new(map);
+        self.with(name, move |_client| {
+            let map = map.clone();
+            from_fn(move |text, reply, _context| {
+                reply.push(&map(text));
+                Answer::Reply
+            })
+        })
     }
 
     /// The service of that name.

@@ -45,6 +45,9 @@ pub struct Server {
     pub(super) shutdown: Shutdown,
     pub(super) failures: Arc<Failures>,
     addresses: Vec<Bound>,
+    /// Kept until the workers have ended: what responders share goes in the thread that stops,
+    /// which may wait for it.
+    _responders: Responders,
 }
 
 /// Why a server did not start. Nothing of it is left then.
@@ -182,6 +185,7 @@ impl Server {
             files,
             shutdown: Shutdown { drain_delay: Duration::ZERO, ..config.shutdown.clone() },
             failures: failures.clone(),
+            _responders: responders.clone(),
         };
         let shared = Arc::new(Shared {
             instruments: instruments.clone(),

@@ -25,7 +25,7 @@ use crate::connection::{
 };
 use crate::metrics::names::LateReplyRefusal;
 use crate::metrics::{CloseReason, Instruments, Tally, WorkerRecorders};
-use crate::responder::{Address, LateReply, Push};
+use crate::responder::{Address, Late, LateReply, Push};
 
 use super::admit::Slot;
 use super::errands::Errands;
@@ -375,6 +375,8 @@ impl Worker {
 
     fn take_reply(&mut self, reply: LateReply) {
         let address = reply.address;
+        let is_panic = matches!(reply.late, Late::Panicked);
+        self.services.panics.inc_by(u64::from(is_panic));
         let is_taken = match self.connections.get_mut(address.slot) {
             Some(entry) if entry.generation == address.generation => {
                 let tally = &mut self.tallies[entry.connection.conversation().listener];
@@ -384,7 +386,7 @@ impl Worker {
         };
         if is_taken {
             self.turn(address.slot);
-        } else {
+        } else if !is_panic {
             self.shared.instruments.count_late_reply_refused(LateReplyRefusal::Stale);
         }
     }

@@ -7,6 +7,7 @@ mod inspected;
 mod late_look;
 mod later;
 mod odd_tcp;
+mod offloaded;
 mod panics;
 mod seam;
 mod stalled_page;
@@ -20,29 +21,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use talkback::wire::Framing;
-use talkback::{Answer, Config, Context, Reply, Responder, Responders, Server};
+use talkback::{Answer, Config, Context, Reply, Responder, Responders, Server, from_fn};
 
 use crate::harness::{Client, Metrics, eventually};
-
-/// A responder that is a function.
-struct Function<F>(F);
-
-impl<F> Responder for Function<F>
-where
-    F: FnMut(&str, &mut Reply<'_>, &mut Context<'_>) -> Answer + Send,
-{
-    fn respond(&mut self, text: &str, reply: &mut Reply<'_>, context: &mut Context<'_>) -> Answer {
-        (self.0)(text, reply, context)
-    }
-}
-
-/// Boxes a function as a responder; its signature spares the tests the types of its arguments.
-fn function<F>(respond: F) -> Box<dyn Responder>
-where
-    F: FnMut(&str, &mut Reply<'_>, &mut Context<'_>) -> Answer + Send + 'static,
-{
-    Box::new(Function(respond))
-}
 
 fn echo(text: &str, reply: &mut Reply<'_>) -> Answer {
     reply.push(text);
@@ -65,9 +46,24 @@ fn config() -> Config {
 
 /// A server whose clients are each answered by a responder that `make` makes.
 #[track_caller]
-fn start(config: &Config, make: impl Fn() -> Box<dyn Responder> + Send + Sync + 'static) -> Server {
+fn start<R>(config: &Config, make: impl Fn() -> R + Send + Sync + 'static) -> Server
+where
+    R: Responder + 'static,
+{
+    start_with(config, move |_| make())
+}
+
+/// A server whose clients are each answered by what `factory` makes for them.
+#[track_caller]
+fn start_with<R>(
+    config: &Config,
+    factory: impl Fn(&talkback::Client<'_>) -> R + Send + Sync + 'static,
+) -> Server
+where
+    R: Responder + 'static,
+{
     crate::quiet::share();
-    let responders = Responders::default().with("ours", move |_| make());
+    let responders = Responders::default().with("ours", factory);
     Server::start_with(config, &responders).unwrap()
 }
 
@@ -77,7 +73,7 @@ fn start_function<F>(config: &Config, respond: F) -> Server
 where
     F: Fn(&str, &mut Reply<'_>, &mut Context<'_>) -> Answer + Copy + Send + Sync + 'static,
 {
-    start(config, move || function(respond))
+    start(config, move || from_fn(respond))
 }
 
 #[track_caller]

@@ -7,7 +7,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use super::{config, connect, eventually_closed, function, metrics, start};
+use super::{config, connect, eventually_closed, from_fn, metrics, start};
 use crate::harness::{PATIENCE, eventually};
 
 /// The listener whose rejections cannot be told.
@@ -58,7 +58,7 @@ fn fragile() -> talkback::Server {
     let mut config = config();
     config.listeners[0].name = UNSPEAKABLE.to_owned();
     config.limits.max_connections = Some(1);
-    start(&config, || function(|text, reply, _| super::echo(text, reply)))
+    start(&config, || from_fn(|text, reply, _| super::echo(text, reply)))
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use talkback::{Answer, Responders, Server};
 
-use super::{config, connect, echo, eventually_closed, function, metrics, start, start_function};
+use super::{config, connect, echo, eventually_closed, from_fn, metrics, start, start_function};
 
 /// Sends `input` in one piece to a responder that knows a word for each answer.
 #[track_caller]
@@ -77,7 +77,7 @@ fn a_server_that_closes_does_not_wait_for_the_clients_end_to_be_said() {
 fn each_connection_has_a_responder_of_its_own() {
     let server = start(&config(), || {
         let mut count = 0;
-        function(move |_, reply, _| {
+        from_fn(move |_, reply, _| {
             count += 1;
             reply.push(&count.to_string());
             Answer::Reply
@@ -99,7 +99,7 @@ fn a_responder_is_told_its_listener_and_its_peer() {
     let told = peers.clone();
     let responders = Responders::default().with("ours", move |client| {
         told.lock().unwrap().push((client.listener.to_owned(), client.peer));
-        function(|text, reply, _| echo(text, reply))
+        from_fn(|text, reply, _| echo(text, reply))
     });
     let server = Server::start_with(&config(), &responders).unwrap();
     let mut client = connect(&server);
@@ -127,7 +127,7 @@ fn a_responder_may_take_the_place_of_a_built_in_one() {
     let mut config = config();
     config.listeners[0].responder = "echo".to_owned();
     let responders = Responders::default().with("echo", |_| {
-        function(|text, reply, _| {
+        from_fn(|text, reply, _| {
             reply.push(&text.to_uppercase());
             Answer::Reply
         })

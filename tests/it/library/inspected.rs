@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use talkback::{Answer, Config};
 
 use super::stalls::Stalling;
-use super::{config, connect, echo, function, start};
+use super::{config, connect, echo, from_fn, start};
 use crate::connections::Page;
 use crate::harness::{Client, PATIENCE, eventually};
 use crate::quiet::alone;
@@ -25,7 +25,7 @@ fn one_whose_reply_comes_later_is_awaiting_it_also_in_a_drain() {
     let (sender, tickets) = channel();
     let server = start(&with_sidecar(1), move || {
         let sender = sender.clone();
-        function(move |_, _, context| {
+        from_fn(move |_, _, context| {
             sender.send(context.ticket()).unwrap();
             Answer::LaterWithin(PATIENCE)
         })
@@ -105,7 +105,7 @@ fn a_pool_that_is_stalled_altogether_is_named_and_other_pages_are_served() {
 
 #[test]
 fn clients_that_talk_all_the_while_hold_up_no_answer() {
-    let server = start(&with_sidecar(1), || function(|text, reply, _| echo(text, reply)));
+    let server = start(&with_sidecar(1), || from_fn(|text, reply, _| echo(text, reply)));
     let sidecar = server.metrics_address().unwrap();
     let mut clients: Vec<Client> = (0..10).map(|_| connect(&server)).collect();
     for round in 1..=20 {

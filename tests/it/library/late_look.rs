@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use talkback::{Answer, Config, Server, Ticket};
 
-use super::{config, connect, echo, function, metrics, start};
+use super::{config, connect, echo, from_fn, metrics, start};
 use crate::harness::{Client, PATIENCE, eventually};
 use crate::stuck::Deaf;
 
@@ -36,7 +36,7 @@ impl Late {
         let told = Arc::new(Mutex::new(told));
         let server = start(config, move || {
             let (stall, told, hand_over) = (stall.clone(), told.clone(), hand_over.clone());
-            function(move |text, reply, context| {
+            from_fn(move |text, reply, context| {
                 if text == "later" {
                     hand_over.send(context.ticket()).unwrap();
                     return Answer::LaterWithin(GRANTED);
@@ -147,7 +147,7 @@ fn late_replies_behind_those_that_are_stuck_do_not_extend_the_send_timeout() {
     let (sender, tickets) = channel();
     let server = start(&config, move || {
         let sender = sender.clone();
-        function(move |text, reply, context| {
+        from_fn(move |text, reply, context| {
             if text == "big" {
                 reply.push(&"x".repeat(BIG));
                 return Answer::Reply;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use talkback::{Answer, Config, Server, Ticket};
 
-use super::{check_drain, config, connect, echo, eventually_closed, function, metrics, start};
+use super::{check_drain, config, connect, echo, eventually_closed, from_fn, metrics, start};
 use crate::harness::{Client, PATIENCE, eventually};
 
 /// A server that hands the test a ticket for each `later` and echoes all else.
@@ -21,7 +21,7 @@ impl Promising {
         let (sender, tickets) = channel();
         let server = start(config, move || {
             let sender = sender.clone();
-            function(move |text, reply, context| {
+            from_fn(move |text, reply, context| {
                 if text != "later" {
                     return echo(text, reply);
                 }
@@ -181,7 +181,7 @@ fn a_second_reply_to_the_same_message_is_stale() {
     let (sender, tickets) = channel();
     let server = start(&config(), move || {
         let sender = sender.clone();
-        function(move |_, _, context| {
+        from_fn(move |_, _, context| {
             sender.send([context.ticket(), context.ticket()]).unwrap();
             Answer::LaterWithin(PATIENCE)
         })
@@ -202,7 +202,7 @@ fn a_second_reply_to_the_same_message_is_stale() {
 #[test]
 fn a_ticket_that_was_not_promised_is_stale() {
     let server = start(&config(), || {
-        function(|text, reply, context| {
+        from_fn(|text, reply, context| {
             answer(context.ticket(), "from the ticket");
             echo(text, reply)
         })
@@ -218,7 +218,7 @@ fn a_ticket_that_was_not_promised_is_stale() {
 #[test]
 fn a_ticket_may_be_used_before_the_promise_is_made() {
     let server = start(&config(), || {
-        function(|text, _, context| {
+        from_fn(|text, _, context| {
             answer(context.ticket(), text);
             Answer::LaterWithin(PATIENCE)
         })

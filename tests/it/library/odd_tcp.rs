@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use talkback::{Answer, Server, Ticket};
 
 use super::stalls::Stalling;
-use super::{check_drain, config, connect, echo, eventually_closed, function, metrics, start};
+use super::{check_drain, config, connect, echo, eventually_closed, from_fn, metrics, start};
 use super::{stalls, start_function};
 use crate::harness::{Client, PATIENCE, eventually};
 use crate::stuck::Deaf;
@@ -24,7 +24,7 @@ fn promising() -> (Server, Receiver<Ticket>) {
     config.limits.max_pending_bytes = 2 * BIG;
     let server = start(&config, move || {
         let sender = sender.clone();
-        function(move |text, reply, context| match text {
+        from_fn(move |text, reply, context| match text {
             "big" => {
                 reply.push(&"x".repeat(BIG));
                 Answer::Reply

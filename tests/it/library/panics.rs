@@ -86,7 +86,7 @@ fn a_panic_while_a_responder_is_made_costs_its_connection_alone() {
     let made = AtomicUsize::new(0);
     let server = start(&config(), move || {
         assert_ne!(made.fetch_add(1, Ordering::SeqCst), 1, "the second");
-        super::function(|text, reply, _| echo(text, reply))
+        super::from_fn(|text, reply, _| echo(text, reply))
     });
     let mut first = connect(&server);
     first.echo("a\n");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use talkback::responder::SendError;
 use talkback::{Answer, Config, Context, Late, Reply, Responder, Sender, Server, Ticket};
 
-use super::{config, connect, echo, eventually_closed, function, metrics, start, start_function};
+use super::{config, connect, echo, eventually_closed, from_fn, metrics, start, start_function};
 use crate::harness::{PATIENCE, eventually};
 
 /// What a [`Told`] was told.
@@ -268,7 +268,7 @@ fn check_late(late: Late, output: &str, reason: &str) {
     let (sender, tickets) = channel();
     let server = start(&config(), move || {
         let sender = sender.clone();
-        function(move |text, reply, context| {
+        from_fn(move |text, reply, context| {
             if text != "later" {
                 return echo(text, reply);
             }
@@ -402,7 +402,7 @@ fn sending(config: &Config) -> (Server, Receiver<Sender>) {
     let (senders, taken) = channel();
     let server = start(config, move || {
         let senders = senders.clone();
-        function(move |text, reply, context| {
+        from_fn(move |text, reply, context| {
             if text == "sender" {
                 senders.send(context.sender()).unwrap();
             }

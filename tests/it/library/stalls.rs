@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use talkback::{Answer, Config, Server};
 
-use super::{check_drain, config, connect, echo, eventually_closed, function, metrics, start};
+use super::{check_drain, config, connect, echo, eventually_closed, from_fn, metrics, start};
 use crate::harness::{Client, Metrics, PATIENCE, eventually};
 use crate::quiet::alone;
 
@@ -40,7 +40,7 @@ impl Stalling {
         let released = Arc::new(Mutex::new(released));
         let server = start(config, move || {
             let (begin, released) = (begin.clone(), released.clone());
-            function(move |text, reply, _| {
+            from_fn(move |text, reply, _| {
                 see(text);
                 if text == "stall" {
                     // Nobody listens any more where the test is over.
@@ -316,7 +316,7 @@ fn a_ticket_comes_back_from_a_full_inbox() {
     let released = Arc::new(Mutex::new(released));
     let server = start(&config, move || {
         let (sender, released) = (sender.clone(), released.clone());
-        function(move |text, reply, context| {
+        from_fn(move |text, reply, context| {
             sender.send(context.ticket()).unwrap();
             if text == "stall" {
                 let _ = released.lock().unwrap().recv();

@@ -22,7 +22,7 @@ fn failed(config: &Config) -> StartError {
 
 #[test]
 fn an_unknown_responder_is_named_with_those_there_are() {
-    let responders = Responders::default().with("mine", |_| super::function(|_, _, _| panic!()));
+    let responders = Responders::default().with("mine", |_| super::from_fn(|_, _, _| panic!()));
     let error = Server::start_with(&config(), &responders).expect_err("there is no `ours`");
     assert_eq!(
         error.to_string(),
