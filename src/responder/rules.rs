@@ -3,6 +3,7 @@
 //! connections, [`RulesResponder`] answers one of them.
 
 mod answering;
+mod arrange;
 mod compile;
 mod fold;
 mod literals;

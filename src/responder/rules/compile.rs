@@ -32,7 +32,14 @@ pub(super) fn compile(book: &RuleBook) -> Result<Rules, Vec<RuleFault>> {
     compiler.check_reach(&tests);
     let Compiler { values, variables, patterns, counters, mut faults, ends: _, .. } = compiler;
     if faults.is_empty() {
-        let lookup = Lookup::new(tests.into_iter().flatten().collect(), patterns);
+        let tests: Vec<Test> = tests.into_iter().flatten().collect();
+        let mut taken_apart = vec![false; patterns.len()];
+        for (test, plan) in tests.iter().zip(&plans) {
+            if let Test::Matches(pattern) = test {
+                taken_apart[*pattern] |= plan.has_captures;
+            }
+        }
+        let lookup = Lookup::new(tests, patterns, taken_apart);
         let lookup = lookup.map_err(|error| vec![too_large(error)])?;
         let terminator = book.terminator.as_deref().map(Into::into);
         return Ok(Rules {

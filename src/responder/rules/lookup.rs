@@ -1,14 +1,15 @@
 //! Which rule fits a text: the first of all that match and are open, found without trying one
 //! after another. What it costs depends on the text, not on how many rules there are.
 
-use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use regex_automata::meta::Cache;
 use regex_automata::util::pool::{Pool, PoolGuard};
 
+use super::arrange::Arrangement;
 use super::fold::{Folding, is_caseless};
-use super::literals::{Gathered, Literals, NONE};
+use super::literals::{Literals, NONE};
 use super::pattern::{Pattern, PatternsAtOnce, SetCache, Slot};
 
 /// A matcher that was checked.
@@ -46,24 +47,33 @@ pub(super) struct Lookup {
     folded: Option<Literals>,
     folding: Folding,
     patterns: Vec<Pattern>,
-    all_patterns: Option<PatternsAtOnce>,
-    /// The rules of each pattern, in order.
-    pattern_rules: Vec<Vec<u32>>,
-    first_with_pattern: u32,
+    /// Of each pattern, whether what it captures is asked for.
+    taken_apart: Vec<bool>,
+    /// The patterns that are not found by a literal.
+    together: Option<PatternsAtOnce>,
+    /// The rules of each of those, in order.
+    together_rules: Vec<Vec<u32>>,
+    first_together: u32,
     scratch: Option<Pool<Scratch, MakeScratch>>,
 }
 
-type MakeScratch =
-    Box<dyn Fn() -> Scratch + Send + Sync + std::panic::UnwindSafe + std::panic::RefUnwindSafe>;
+type MakeScratch = Box<dyn Fn() -> Scratch + Send + Sync + UnwindSafe + RefUnwindSafe>;
 
 /// What a search writes to: kept with the rules, one for each thread that searches at once, since
 /// for each connection it would be too much. Taking one never waits.
 pub(super) struct Scratch {
     folded: String,
-    set: Option<SetCache>,
+    together: Option<SetCache>,
+    matching: Matching,
+}
+
+/// What single patterns are tried with.
+struct Matching {
     /// Of each pattern, once it was needed.
     caches: Vec<Option<Cache>>,
     slots: Vec<Slot>,
+    /// The pattern that the slots are of, if it matches the text at hand.
+    found: Option<usize>,
 }
 
 /// Borrowed for one message.
@@ -77,39 +87,29 @@ pub(super) enum TooLarge {
 }
 
 impl Lookup {
-    pub(super) fn new(tests: Vec<Test>, patterns: Vec<Pattern>) -> Result<Self, TooLarge> {
-        let folding = folding(&tests);
-        let mut any = Vec::new();
-        let (mut exact, mut folded) = (Gathered::default(), Gathered::default());
-        let mut pattern_rules = vec![Vec::new(); patterns.len()];
-        for (rule, test) in (0..).zip(&tests) {
-            let mut gather = |pick: fn(&mut Gathered) -> &mut BTreeMap<String, Vec<u32>>,
-                              literal: &Literal| {
-                let (texts, text) = match literal.ignores_case {
-                    true => (&mut folded, folding.folded(&literal.text)),
-                    false => (&mut exact, literal.text.clone()),
-                };
-                pick(texts).entry(text).or_default().push(rule);
-            };
-            match test {
-                Test::Any => any.push(rule),
-                Test::Equals(literal) => gather(|texts| &mut texts.equal, literal),
-                Test::Prefix(literal) => gather(|texts| &mut texts.prefixes, literal),
-                Test::Contains(literal) => gather(|texts| &mut texts.contained, literal),
-                Test::Matches(pattern) => pattern_rules[*pattern].push(rule),
-            }
-        }
+    pub(super) fn new(
+        tests: Vec<Test>,
+        patterns: Vec<Pattern>,
+        taken_apart: Vec<bool>,
+    ) -> Result<Self, TooLarge> {
+        let Arrangement { any, exact, folded, folding, together } =
+            Arrangement::new(&tests, &patterns);
         let folded = match folded.is_empty() {
             true => None,
             false => Some(Literals::new(&folded).ok_or(TooLarge::Literals)?),
         };
         let exact = Literals::new(&exact).ok_or(TooLarge::Literals)?;
-        let all_patterns = match patterns.is_empty() {
+        let (which, together_rules): (Vec<usize>, Vec<Vec<u32>>) = together.into_iter().unzip();
+        let together = match which.is_empty() {
             true => None,
-            false => Some(PatternsAtOnce::new(&patterns).ok_or(TooLarge::Patterns)?),
+            false => {
+                let which = which.iter().map(|pattern| &patterns[*pattern]);
+                Some(PatternsAtOnce::new(which).ok_or(TooLarge::Patterns)?)
+            }
         };
-        let first_with_pattern = pattern_rules.iter().flatten().min().copied().unwrap_or(NONE);
-        let scratch = scratch(folded.is_some(), all_patterns.as_ref(), patterns.len());
+        let first_together = together_rules.iter().flatten().min().copied().unwrap_or(NONE);
+        let needs_scratch = folded.is_some() || !patterns.is_empty();
+        let scratch = needs_scratch.then(|| scratch(together.clone(), patterns.len()));
         Ok(Self {
             tests,
             any,
@@ -117,9 +117,10 @@ impl Lookup {
             folded,
             folding,
             patterns,
-            all_patterns,
-            pattern_rules,
-            first_with_pattern,
+            taken_apart,
+            together,
+            together_rules,
+            first_together,
             scratch,
         })
     }
@@ -135,25 +136,46 @@ impl Lookup {
         scratch: &mut Borrowed<'_>,
         is_open: impl Fn(u32) -> bool,
     ) -> Option<usize> {
-        let any = self.any.iter().copied().find(|rule| is_open(*rule));
-        let mut best = first_literal(&self.exact, text, any.unwrap_or(NONE), &is_open);
-        if let Some(scratch) = scratch {
-            let Scratch { folded, set, .. } = &mut **scratch;
-            if let Some(literals) = &self.folded {
-                self.folding.fold(text, folded);
-                best = first_literal(literals, folded, best, &is_open);
-            }
-            if self.first_with_pattern < best
-                && let (Some(all), Some(cache)) = (&self.all_patterns, set)
-            {
-                for pattern in all.find(text, cache) {
-                    let rules = self.pattern_rules[pattern].iter().copied();
-                    let open = rules.take_while(|rule| *rule < best).find(|rule| is_open(*rule));
-                    best = open.unwrap_or(best);
+        let any = self.any.iter().copied().find(|rule| is_open(*rule)).unwrap_or(NONE);
+        let best = match scratch {
+            None => first_literal(&self.exact, text, any, &mut |rule| is_open(rule)),
+            Some(scratch) => self.first_of_all(text, any, scratch, is_open),
+        };
+        (best != NONE).then_some(best as usize)
+    }
+
+    fn first_of_all(
+        &self,
+        text: &str,
+        best: u32,
+        scratch: &mut Scratch,
+        is_open: impl Fn(u32) -> bool,
+    ) -> u32 {
+        let Scratch { folded, together, matching } = scratch;
+        matching.found = None;
+        // A literal only says that its pattern may match.
+        let mut fits = |rule: u32| {
+            is_open(rule)
+                && match self.tests[rule as usize] {
+                    Test::Matches(pattern) => matching.matches(self, pattern, text),
+                    _ => true,
                 }
+        };
+        let mut best = first_literal(&self.exact, text, best, &mut fits);
+        if let Some(literals) = &self.folded {
+            self.folding.fold(text, folded);
+            best = first_literal(literals, folded, best, &mut fits);
+        }
+        if self.first_together < best
+            && let (Some(patterns), Some(cache)) = (&self.together, together)
+        {
+            for pattern in patterns.find(text, cache) {
+                let rules = self.together_rules[pattern].iter().copied();
+                let open = rules.take_while(|rule| *rule < best).find(|rule| is_open(*rule));
+                best = open.unwrap_or(best);
             }
         }
-        (best != NONE).then_some(best as usize)
+        best
     }
 
     /// Whether the rule fits, by itself: for a person who asks, not for a server that answers.
@@ -194,12 +216,11 @@ impl Lookup {
             }
             Test::Matches(pattern) => {
                 let scratch = scratch.as_mut().expect("whoever has patterns has a scratch");
-                let Scratch { caches, slots, .. } = &mut **scratch;
-                let place = *pattern;
-                let pattern = &self.patterns[place];
-                let cache = caches[place].get_or_insert_with(|| pattern.create_cache());
-                pattern.find(text, cache, slots);
-                Captured::Groups { text, slots }
+                let matching = &mut scratch.matching;
+                if matching.found != Some(*pattern) {
+                    matching.find(self, *pattern, text);
+                }
+                Captured::Groups { text, slots: &matching.slots }
             }
         }
     }
@@ -220,45 +241,58 @@ impl Lookup {
     }
 }
 
+impl Matching {
+    fn matches(&mut self, lookup: &Lookup, pattern: usize, text: &str) -> bool {
+        if lookup.taken_apart[pattern] {
+            self.find(lookup, pattern, text)
+        } else {
+            let cache = cache(&mut self.caches, lookup, pattern);
+            lookup.patterns[pattern].matches_with(text, cache)
+        }
+    }
+
+    /// Takes the text apart at once: where the rule answers, that is needed next.
+    fn find(&mut self, lookup: &Lookup, pattern: usize, text: &str) -> bool {
+        let cache = cache(&mut self.caches, lookup, pattern);
+        let is_found = lookup.patterns[pattern].find(text, cache, &mut self.slots);
+        self.found = is_found.then_some(pattern);
+        is_found
+    }
+}
+
+fn cache<'c>(caches: &'c mut [Option<Cache>], lookup: &Lookup, pattern: usize) -> &'c mut Cache {
+    caches[pattern].get_or_insert_with(|| lookup.patterns[pattern].create_cache())
+}
+
 impl fmt::Debug for Lookup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lookup").field("tests", &self.tests).finish_non_exhaustive()
     }
 }
 
-/// The first open rule before `best` with a literal that fits; else `best`.
-fn first_literal(literals: &Literals, text: &str, best: u32, is_open: impl Fn(u32) -> bool) -> u32 {
-    let best = literals.equal(text, best, &is_open);
-    let best = literals.prefix(text, best, &is_open);
-    literals.contained(text, best, &is_open)
+/// The first rule before `best` that fits by a literal; else `best`.
+fn first_literal(
+    literals: &Literals,
+    text: &str,
+    best: u32,
+    fits: &mut impl FnMut(u32) -> bool,
+) -> u32 {
+    let best = literals.equal(text, best, fits);
+    let best = literals.prefix(text, best, fits);
+    literals.contained(text, best, fits)
 }
 
-/// What folds texts to compare them with the literals of these tests.
-pub(super) fn folding<'t>(tests: impl IntoIterator<Item = &'t Test>) -> Folding {
-    Folding::of(tests.into_iter().filter_map(|test| match test {
-        Test::Equals(literal) | Test::Prefix(literal) | Test::Contains(literal) => {
-            literal.ignores_case.then_some(literal.text.as_str())
-        }
-        Test::Any | Test::Matches(_) => None,
-    }))
-}
-
-fn scratch(
-    folds: bool,
-    patterns: Option<&PatternsAtOnce>,
-    count: usize,
-) -> Option<Pool<Scratch, MakeScratch>> {
-    if !folds && patterns.is_none() {
-        return None;
-    }
-    let patterns = patterns.cloned();
+fn scratch(together: Option<PatternsAtOnce>, patterns: usize) -> Pool<Scratch, MakeScratch> {
     let make: MakeScratch = Box::new(move || Scratch {
         folded: String::new(),
-        set: patterns.as_ref().map(PatternsAtOnce::create_cache),
-        caches: (0..count).map(|_| None).collect(),
-        slots: Vec::new(),
+        together: together.as_ref().map(PatternsAtOnce::create_cache),
+        matching: Matching {
+            caches: (0..patterns).map(|_| None).collect(),
+            slots: Vec::new(),
+            found: None,
+        },
     });
-    Some(Pool::new(make))
+    Pool::new(make)
 }
 
 /// Where so many characters of the text end.

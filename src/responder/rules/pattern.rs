@@ -6,6 +6,7 @@ use regex_automata::nfa::thompson::WhichCaptures;
 use regex_automata::util::primitives::NonMaxUsize;
 use regex_automata::{Input, MatchKind, PatternSet};
 use regex_syntax::ParserBuilder;
+use regex_syntax::hir::literal::Extractor;
 use regex_syntax::hir::{Hir, Look, LookSet};
 
 use super::template::Mistake;
@@ -16,9 +17,13 @@ const MAX_PATTERN_BYTES: usize = 64 << 10;
 const MAX_COMPILED_BYTES: usize = 1 << 20;
 /// What all patterns of a book may become.
 const MAX_SET_BYTES: usize = 16 << 20;
-/// States that a search has met, kept for the next one, in each thread: of one pattern, and of all.
-const CACHE_BYTES: usize = 256 << 10;
-const SET_CACHE_BYTES: usize = 4 << 20;
+/// States that searches have met, kept for the next one in each thread: of one pattern, and of
+/// those tried together. Less than twice what the pattern takes is no use, and makes it slow.
+const CACHE_BYTES: usize = 2 << 20;
+/// The table that takes a text apart fastest. One with Unicode's `\w` would take most of a MiB for
+/// each pattern, and saves such a pattern no more than half of its time.
+const MAX_TABLE_BYTES: usize = 64 << 10;
+const SET_CACHE_BYTES: usize = 32 << 20;
 /// One regular expression.
 #[derive(Debug, Clone)]
 pub(super) struct Pattern {
@@ -26,6 +31,16 @@ pub(super) struct Pattern {
     regex: Regex,
     /// The names of its groups, the whole match first.
     groups: Vec<Option<String>>,
+    ignores_case: bool,
+}
+
+/// What every text has that a pattern matches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Needed {
+    /// One of these, none of them empty.
+    pub(super) literals: Vec<String>,
+    /// Whether it stands at the beginning.
+    pub(super) at_start: bool,
 }
 
 /// Where the groups of a match begin and end, one after another.
@@ -51,7 +66,8 @@ impl Pattern {
         })?;
         let config = Config::new()
             .nfa_size_limit(Some(MAX_COMPILED_BYTES))
-            .hybrid_cache_capacity(CACHE_BYTES);
+            .hybrid_cache_capacity(CACHE_BYTES)
+            .onepass_size_limit(Some(MAX_TABLE_BYTES));
         let regex = Regex::builder().configure(config).build_from_hir(&hir).map_err(|error| {
             let problem = match error.size_limit() {
                 Some(limit) => format!("would become larger than {limit} bytes; repeat less"),
@@ -61,15 +77,23 @@ impl Pattern {
         })?;
         let first = regex.group_info().pattern_names(regex_automata::PatternID::ZERO);
         let groups: Vec<_> = first.map(|name| name.map(str::to_owned)).collect();
-        Ok(Self { hir, regex, groups })
+        Ok(Self { hir, regex, groups, ignores_case: ignore_case })
     }
 
     pub(super) fn groups(&self) -> &[Option<String>] {
         &self.groups
     }
 
+    pub(super) fn ignores_case(&self) -> bool {
+        self.ignores_case
+    }
+
     pub(super) fn is_match(&self, text: &str) -> bool {
         self.regex.is_match(text)
+    }
+
+    pub(super) fn matches_with(&self, text: &str, cache: &mut Cache) -> bool {
+        self.regex.search_half_with(cache, &Input::new(text).earliest(true)).is_some()
     }
 
     /// Whether it matches every text: it may match nothing at all, and does not mind where.
@@ -79,16 +103,26 @@ impl Pattern {
         properties.minimum_len() == Some(0) && properties.look_set().subtract(at_start).is_empty()
     }
 
+    /// `None`: nothing that could be looked for.
+    pub(super) fn needed(&self) -> Option<Needed> {
+        let found = Extractor::new().extract(&self.hir);
+        let text = |bytes| str::from_utf8(bytes).ok().filter(|text| !text.is_empty());
+        let texts = found.literals()?.iter().map(|literal| text(literal.as_bytes()));
+        let literals: Vec<String> =
+            texts.map(|text| text.map(str::to_owned)).collect::<Option<_>>()?;
+        let at_start = self.hir.properties().look_set_prefix().contains(Look::Start);
+        (!literals.is_empty()).then_some(Needed { literals, at_start })
+    }
+
     pub(super) fn create_cache(&self) -> Cache {
         self.regex.create_cache()
     }
 
-    /// Where its groups are in a text that it matches.
-    pub(super) fn find(&self, text: &str, cache: &mut Cache, slots: &mut Vec<Slot>) {
+    /// Whether it matches, and where its groups are then.
+    pub(super) fn find(&self, text: &str, cache: &mut Cache, slots: &mut Vec<Slot>) -> bool {
         slots.clear();
         slots.resize(2 * self.groups.len(), None);
-        // Where there is no match the slots stay empty.
-        let _ = self.regex.search_slots_with(cache, &Input::new(text), slots);
+        self.regex.search_slots_with(cache, &Input::new(text), slots).is_some()
     }
 }
 

@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::arrange::ignoring;
 use super::fold::{Folding, is_caseless};
 use super::literals::{Gathered, Literals, NONE};
-use super::lookup::{Literal, Test, folding};
+use super::lookup::{Literal, Test};
 use super::pattern::{Pattern, PatternsAtOnce, SetCache};
 
 /// A rule, as far as it decides what reaches the next ones.
@@ -25,7 +26,7 @@ type When<'a> = Vec<(&'a str, &'a str)>;
 /// Each rule that an earlier one covers, with the first such. Rules are covered by those that ask
 /// for no more of the state, so these are grouped by what they ask for.
 pub(super) fn covered(subjects: &[Subject<'_>], patterns: &[Pattern]) -> Vec<(usize, usize)> {
-    let folding = folding(subjects.iter().filter_map(|subject| subject.test));
+    let folding = Folding::of(ignoring(subjects.iter().filter_map(|subject| subject.test)));
     let asks_texts = subjects
         .iter()
         .any(|subject| matches!(subject.test, Some(Test::Equals(l)) if !l.ignores_case));
@@ -157,7 +158,7 @@ impl Cover {
 
     /// The first rule that answers whatever this one would.
     fn first(&mut self, test: &Test, folding: &Folding) -> u32 {
-        let all = |_| true;
+        let mut all = |_| true;
         let (literal, begins, is_whole) = match test {
             Test::Any => return self.any,
             Test::Matches(pattern) => {
@@ -167,14 +168,14 @@ impl Cover {
             Test::Prefix(literal) => (literal, true, false),
             Test::Contains(literal) => (literal, false, false),
         };
-        let first = |literals: &Literals, text: &str, mut best: u32| {
+        let mut first = |literals: &Literals, text: &str, mut best: u32| {
             if is_whole {
-                best = literals.equal(text, best, all);
+                best = literals.equal(text, best, &mut all);
             }
             if begins {
-                best = literals.prefix(text, best, all);
+                best = literals.prefix(text, best, &mut all);
             }
-            literals.contained(text, best, all)
+            literals.contained(text, best, &mut all)
         };
         let mut best = first(&self.folded, &folding.folded(&literal.text), self.any);
         if literal.ignores_case {

@@ -98,7 +98,7 @@ fn text(least: usize) -> impl Strategy<Value = String> {
 }
 
 /// With how many groups each has.
-const PATTERNS: [(&str, usize); 9] = [
+const PATTERNS: [(&str, usize); 18] = [
     ("a", 0),
     ("^a", 0),
     ("a$", 0),
@@ -108,6 +108,16 @@ const PATTERNS: [(&str, usize); 9] = [
     (r"\d", 0),
     ("(a*)", 1),
     ("σ|k", 0),
+    // What is looked for by a text that they need: one, several, and the same as others.
+    ("^ka(.*)", 1),
+    ("^(?:aa|k|ß)(.)?", 1),
+    ("a1(a)?", 1),
+    ("b1|1b|(?i)k1", 0),
+    ("a1a$", 0),
+    ("a1.", 0),
+    ("a1(b)", 1),
+    ("a1k", 0),
+    ("(?m)^σ+", 0),
 ];
 
 fn matcher() -> impl Strategy<Value = (Matcher, usize)> {

@@ -100,3 +100,22 @@ fn matches_looks_anywhere_in_all_lines_and_is_bound_by_what_the_pattern_says() {
         [("a", Some("whole")), ("a\n", None), ("x\nb\ny", Some("line")), ("xccy", Some("<cc>"))],
     );
 }
+
+#[test]
+fn many_patterns_that_need_the_same_text_are_told_apart() {
+    let alike =
+        (0..50).map(|at| matches(&format!("^SOUR (\\d+) x{at}$")).sends(&format!("{at} ${{1}}")));
+    let others = (0..50).map(|at| matches(&format!(r"\d+-{at}$")).sends(&format!("-{at}")));
+    let folded = matches("^sour z(.)").ignoring_case().sends("z ${1}");
+    check(
+        &book(alike.chain(others).chain([folded])),
+        [
+            ("SOUR 12 x0", Some("0 12")),
+            ("SOUR 12 x49", Some("49 12")),
+            ("SOUR 12 x4", Some("4 12")),
+            ("7-49", Some("-49")),
+            ("7-", None),
+            ("Sour ZÄ", Some("z Ä")),
+        ],
+    );
+}
