@@ -21,7 +21,7 @@ const PROGRAM: Origin = Origin::Flag("--");
 /// Where a file is looked for that nobody names.
 const SEARCHED: [&str; 2] = ["./talkback.toml", "/etc/talkback/talkback.toml"];
 /// No configuration is so long; a device or a log named by mistake is not read to its end.
-const MAX_FILE_BYTES: u64 = 1 << 20;
+const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// What flags chose, as it was written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
