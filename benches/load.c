@@ -13,12 +13,13 @@ enum { EVENTS = 256, RECV_BYTES = 256 * 1024, SUB_BUCKETS = 64, BUCKETS = 64 * S
 static const uint64_t MAX_TEXT_BYTES = 256u << 20;
 
 static const char USAGE[] =
-    "usage: load HOST PORT [--connections 64] [--messages 100000] [--bytes 64] [--line]\n"
+    "usage: load HOST PORT [--connections 64] [--messages 100000] [--bytes 64] [--line] [--same]\n"
     "            [--pipeline 1 | --connect-each | --rate N] [--seconds-max 60] [--gate]\n"
     "  HOST            a numeric address\n"
     "  --messages      all connections together, rounded up to whole batches\n"
     "  --bytes         of one message, its line ending included\n"
     "  --line          each message ends with a line feed\n"
+    "  --same          all messages are the same\n"
     "  --pipeline      messages a batch: sent at once, awaited together\n"
     "  --connect-each  a new connection for every batch, its cost included\n"
     "  --rate          messages a second, all connections together, evenly spread, whether or not\n"
@@ -29,7 +30,7 @@ static const char USAGE[] =
 struct options {
     const char *host, *port;
     uint64_t connections, messages, bytes, pipeline, rate, seconds_max;
-    int line, connect_each, gate;
+    int line, same, connect_each, gate;
 };
 
 struct connection {
@@ -237,7 +238,7 @@ static void keep_schedule(uint64_t messages)
     }
 }
 
-// Neighbours send different letters, so that an answer to the wrong connection is noticed. No
+// Unless told otherwise neighbours send different letters, so that an answer to the wrong connection is noticed. No
 // message can be a lower-case word such as `exit`.
 static void write_batches(void)
 {
@@ -251,7 +252,7 @@ static void write_batches(void)
         connections[i].batch = text + i * batch_bytes;
         for (uint64_t m = 0; m < options.pipeline; m++) {
             char *message = connections[i].batch + m * options.bytes;
-            memset(message, 'A' + (int)((i + m) % 26), options.bytes);
+            memset(message, options.same ? 'A' : 'A' + (int)((i + m) % 26), options.bytes);
             if (options.line)
                 message[options.bytes - 1] = '\n';
         }
@@ -265,8 +266,8 @@ static void read_options(int argc, char **argv)
         {"bytes", required_argument, NULL, 'b'},       {"pipeline", required_argument, NULL, 'p'},
         {"rate", required_argument, NULL, 'r'},        {"line", no_argument, NULL, 'l'},
         {"seconds-max", required_argument, NULL, 's'}, {"connect-each", no_argument, NULL, 'e'},
-        {"gate", no_argument, NULL, 'g'},              {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+        {"gate", no_argument, NULL, 'g'},              {"same", no_argument, NULL, 'a'},
+        {"help", no_argument, NULL, 'h'},              {NULL, 0, NULL, 0},
     };
     for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
         switch (option) {
@@ -277,6 +278,7 @@ static void read_options(int argc, char **argv)
         case 'r': options.rate = number("rate", optarg, 1, 10000000); break;
         case 's': options.seconds_max = number("seconds-max", optarg, 1, 3600); break;
         case 'l': options.line = 1; break;
+        case 'a': options.same = 1; break;
         case 'e': options.connect_each = 1; break;
         case 'g': options.gate = 1; break;
         case 'h': fputs(USAGE, stdout); exit(0);
