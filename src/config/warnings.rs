@@ -5,6 +5,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{Command, CommandMode, Config, DEFAULT_MAX_CONNECTIONS, ShowConnections};
+use crate::responder::rules::{Matcher, Rule};
+use crate::wire::Framing;
 
 /// Descriptors that every process needs besides its sockets: standard streams, log, epoll, signals
 /// and the files of /proc that a scrape reads.
@@ -128,6 +130,7 @@ impl Config {
     pub fn warnings(&self, host: &Host) -> Vec<Warning> {
         let mut warnings = Vec::new();
         self.warn_of_backlogs(host, &mut warnings);
+        self.warn_of_rules(&mut warnings);
         self.warn_of_descriptors(host, &mut warnings);
         self.warn_of_timeouts(&mut warnings);
         self.warn_of_metrics(&mut warnings);
@@ -145,6 +148,21 @@ impl Config {
                 );
                 let key = format!("listener[{index}].backlog");
                 warnings.push(Warning { key, text, effect: Effect::Adapts });
+            }
+        }
+    }
+
+    /// Who forgets the framing sees no rule answer a client that sends lines.
+    fn warn_of_rules(&self, warnings: &mut Vec<Warning>) {
+        let is_whole = |rule: &Rule| matches!(rule.matcher, Matcher::Equals(_));
+        for (index, listener) in self.listeners.iter().enumerate() {
+            let rules = listener.rules.iter().flat_map(|book| &book.rules);
+            if listener.framing == Framing::Raw && rules.into_iter().any(is_whole) {
+                let text = "\"raw\", where a message is whatever one receive returns, with its line \
+                            ending: a rule that `equals` a line will not answer one; \"line\" makes \
+                            each line a message";
+                let key = format!("listener[{index}].framing");
+                warnings.push(Warning { key, text: text.to_owned(), effect: Effect::Runs });
             }
         }
     }
@@ -211,6 +229,7 @@ impl Config {
 mod tests {
     use super::*;
     use crate::config::{Limits, Metrics};
+    use crate::responder::rules::RuleBook;
 
     const HOST: Host = Host { somaxconn: Some(4096), descriptors: Some(1 << 20), workers: 2 };
 
@@ -241,6 +260,26 @@ mod tests {
         let config = with(|config| config.listeners[0].backlog = 4097);
         check(&config, HOST, &["listener[0].backlog: 4097 is above net.core.somaxconn"]);
         check(&with(|config| config.listeners[0].backlog = 4096), HOST, &[]);
+    }
+
+    #[test]
+    fn rules_for_whole_lines_want_line_framing() {
+        let rule = |matcher| Rule { matcher, ..Rule::default() };
+        let of = |framing, matcher| {
+            let book = RuleBook { rules: vec![rule(matcher)], ..RuleBook::default() };
+            with(|config| {
+                config.listeners[0].framing = framing;
+                config.listeners[0].rules = Some(book);
+            })
+        };
+        let equals = || Matcher::Equals("a".to_owned());
+        check(
+            &of(Framing::Raw, equals()),
+            HOST,
+            &["listener[0].framing: \"raw\", where a message"],
+        );
+        check(&of(Framing::Line, equals()), HOST, &[]);
+        check(&of(Framing::Raw, Matcher::Prefix("a".to_owned())), HOST, &[]);
     }
 
     #[test]
