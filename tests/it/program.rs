@@ -167,7 +167,7 @@ fn nothing_on_the_command_line_shows_the_help_as_a_usage_error() {
     let output = Place::new().run(&[]);
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(stdout(&output), "");
-    for command in ["serve", "check", "connect"] {
+    for command in ["serve", "check", "connect", "try"] {
         assert!(stderr(&output).contains(&format!("\n  {command} ")), "{}", stderr(&output));
     }
 }
@@ -177,7 +177,14 @@ fn help_and_version_go_to_standard_output() {
     let output = Place::new().run(&["--version"]);
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(stdout(&output), concat!("talkback ", env!("CARGO_PKG_VERSION"), "\n"));
-    for command in [&["--help"][..], &["serve", "--help"], &["check", "-h"], &["connect", "-h"]] {
+    let commands = [
+        &["--help"][..],
+        &["serve", "--help"],
+        &["check", "-h"],
+        &["connect", "-h"],
+        &["try", "-h"],
+    ];
+    for command in commands {
         let output = Place::new().run(command);
         assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""), "{command:?}");
         assert!(stdout(&output).contains("Usage: talkback"), "{}", stdout(&output));
