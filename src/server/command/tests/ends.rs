@@ -202,7 +202,7 @@ fn a_thousand_processes_leave_no_zombie_and_no_descriptor() {
 fn processes_end_with_a_talkback_that_is_killed() {
     let name = "ends::processes_end_with_a_talkback_that_is_killed";
     if std::env::var_os(ALONE).is_some() {
-        let running = Stage::new().leak().spawn(&program(&["tail", "-f", "/dev/null"]));
+        let running = Stage::new().leak().spawn(&program(&["sleep", "1000"]));
         eprintln!("{}", running.process.pid());
         // Until it is killed.
         let _ = running.ended.recv_timeout(PATIENCE);
