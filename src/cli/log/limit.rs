@@ -18,6 +18,11 @@ use tracing_subscriber::layer::{Context, Layer};
 /// The target of the lines that tell what was left out. They are not limited themselves.
 pub(super) const SUPPRESSED: &str = "suppressed";
 
+/// The target of the lines that programs write to standard error. They come in bursts of which the
+/// last matters most, as the end of a traceback does, so that a kind of them may have more.
+const STANDARD_ERROR: &str = "standard_error";
+const STANDARD_ERROR_TIMES: usize = 10;
+
 /// Fields whose value makes a kind of its own: else a flood of health checks would hide the one
 /// close that matters. Their values come from closed sets.
 const DISTINGUISHING: [&str; 2] = ["reason", "place"];
@@ -46,6 +51,8 @@ pub(super) struct Limit {
 /// Events of one kind.
 struct Kind {
     level: Level,
+    /// So many times the limit.
+    times: usize,
     message: String,
     /// The distinguishing field and its value; empty = none.
     field: &'static str,
@@ -110,7 +117,7 @@ impl Limit {
     fn admit_one(&self, kind: &Kind) -> bool {
         if self.now() >= kind.full_until.load(Ordering::Relaxed) {
             let mut window = kind.window.lock();
-            match window.admit(self.now(), self.max_lines) {
+            match window.admit(self.now(), self.max_lines.saturating_mul(kind.times)) {
                 None => return true,
                 Some(until) => kind.full_until.store(until, Ordering::Relaxed),
             }
@@ -162,6 +169,10 @@ impl Kind {
         event.record(&mut message);
         Self {
             level: *event.metadata().level(),
+            times: match event.metadata().target() {
+                STANDARD_ERROR => STANDARD_ERROR_TIMES,
+                _ => 1,
+            },
             message: ClientText::new(&message.0).at_most(MAX_MESSAGE).to_string(),
             field,
             value: value.to_owned(),
@@ -237,6 +248,8 @@ impl Visit for MessageOf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tracing::subscriber::with_default;
+    use tracing_subscriber::layer::SubscriberExt;
 
     const MILLISECOND: u64 = SECOND / 1000;
 
@@ -267,5 +280,36 @@ mod tests {
         assert_eq!(window.admit(6, 1), Some(5 + SECOND));
         assert_eq!(window.admit(4 + SECOND, 1), Some(5 + SECOND));
         assert_eq!(window.admit(5 + SECOND, 1), None);
+    }
+
+    /// Counts what is shown.
+    struct Shown(Arc<AtomicU64>);
+
+    impl<S: Subscriber> Layer<S> for Shown {
+        fn on_event(&self, _event: &Event<'_>, _context: Context<'_, S>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many are shown of a hundred events in a burst, where the limit is three.
+    fn shown_of_a_hundred(event: impl Fn() + Send + 'static) -> u64 {
+        let shown = Arc::new(AtomicU64::new(0));
+        // Lines of the thread that makes the limit would be exempt.
+        let limit = Arc::new(Limit::new(3, || {}));
+        let log = tracing_subscriber::registry().with(Shown(shown.clone())).with(LimitLayer(limit));
+        let burst = move || with_default(log, || (0..100).for_each(|_| event()));
+        thread::spawn(burst).join().unwrap();
+        shown.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn a_burst_on_standard_error_may_be_ten_times_as_long() {
+        let began = Instant::now();
+        let other = shown_of_a_hundred(|| tracing::info!("other"));
+        let said = shown_of_a_hundred(|| tracing::info!(target: STANDARD_ERROR, "said"));
+        // Who was held up for a second may show as much again.
+        let seconds = began.elapsed().as_secs() + 1;
+        assert!((3..=3 * seconds).contains(&other), "{other}");
+        assert!((30..=30 * seconds).contains(&said), "{said}");
     }
 }

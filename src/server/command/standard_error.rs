@@ -13,6 +13,9 @@ use tracing::info;
 use super::program::Program;
 use crate::client_text::ClientText;
 
+/// By which a log may tell these events from those of the server.
+const TARGET: &str = "standard_error";
+
 /// A longer line is cut.
 const MAX_LINE_BYTES: usize = 4096;
 
@@ -123,7 +126,8 @@ impl Source for StandardError {
 fn log(program: &Program, pid: u32, line: &Line<'_>) {
     let text = ClientText::new(line.text).at_most(MAX_LINE_BYTES);
     let left_out_bytes = (line.left_out > 0).then_some(line.left_out);
-    info!(listener = program.listener, pid, %text, left_out_bytes, "standard error");
+    let listener = &program.listener;
+    info!(target: TARGET, listener, pid, %text, left_out_bytes, "standard error");
 }
 
 impl Lines {
