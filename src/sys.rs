@@ -13,8 +13,9 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags, RawDir, open};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::{
-    Gid, Pid, Resource, Rlimit, Signal, Uid, WaitId, WaitIdOptions, chdir, getpid, getppid,
-    set_parent_process_death_signal, setrlimit, setsid, waitid,
+    Gid, Pid, Resource, Rlimit, Signal, Uid, WaitId, WaitIdOptions, chdir, dumpable_behavior,
+    getpid, getppid, set_dumpable_behavior, set_parent_process_death_signal, setrlimit, setsid,
+    waitid,
 };
 use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 
@@ -213,6 +214,7 @@ pub(crate) fn spawn(child: &Child<'_>) -> io::Result<(Pid, OwnedFd)> {
     };
     let mut stack = vec![0_u128; CHILD_STACK_BYTES / mem::size_of::<u128>()];
     let mut pidfd: libc::c_int = -1;
+    let dumpable = dumpable_behavior();
     // Else a handler of ours might run in the child, on our memory.
     let blocked = block_signals();
     // SAFETY: `be_born` runs on a stack of its own while this thread waits (CLONE_VFORK), so that
@@ -229,6 +231,13 @@ pub(crate) fn spawn(child: &Child<'_>) -> io::Result<(Pid, OwnedFd)> {
     };
     let error = io::Error::last_os_error();
     restore_signals(&blocked);
+    if let Ok(dumpable) = dumpable
+        && (child.user.is_some() || child.group.is_some())
+    {
+        // The change of user took it from the memory that both had, so that nobody of that user
+        // could look into ours; it would take /proc/self from us, too.
+        let _ = set_dumpable_behavior(dumpable);
+    }
     let Some(pid) = Pid::from_raw(pid.max(0)) else { return Err(error) };
     // SAFETY: the kernel has just made it, close-on-exec, and nobody else knows of it.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };

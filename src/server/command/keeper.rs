@@ -34,7 +34,8 @@ impl ProcessId {
 }
 
 /// What is wanted of the keeper. Both functions run on its thread and must not block. Each is
-/// called at most once, and `ended` always if `started` was told of a process.
+/// called at most once: `started` always, unless the server stops meanwhile, and `ended` always if
+/// `started` was told of a process, unless that outlives even SIGKILL at the stop.
 pub(in crate::server) struct Order {
     pub(in crate::server) program: Arc<Program>,
     /// Added to the program's own.

@@ -132,4 +132,7 @@ fn as_root_it_runs_as_the_user_that_the_config_names_with_no_other_group() {
     check("nobody", "1234", &format!("{id}\n1234\n1234\n"));
     check("12345", "1234", "12345\n1234\n1234\n");
     check("", "1234", "0\n1234\n1234\n");
+    // The kernel takes it from whoever changes its user, and with it our own /proc/self.
+    let dumpable = rustix::process::dumpable_behavior();
+    assert_eq!(dumpable, Ok(rustix::process::DumpableBehavior::Dumpable));
 }
