@@ -702,7 +702,7 @@ PROGRAMS = Row(600, "Programs that answer (responder = command)", [
                   "not started {{listener}}"),
             Query(rate("talkback_command_ends_total", "reason") + " > 0", "{{reason}}"),
         ],
-        table=True, nothing=NO_PROGRAM,
+        nothing=NO_PROGRAM,
         alerts=("ProgramDies",),
     ),
     Panel(

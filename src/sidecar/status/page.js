@@ -77,7 +77,7 @@ const programs = new Table(document.getElementById("programs"), [
     { label: "reply p50", kind: number, text: ({ reply }) => waited(reply[0]) },
     { label: "reply p99", kind: number, text: ({ reply }) => waited(reply[1]) },
     { label: "starts / s", kind: number, text: ({ starts }) => rate(starts) },
-    { label: "said / s", kind: number, text: ({ lines }) => rate(lines) },
+    { label: "stderr / s", kind: number, text: ({ lines }) => rate(lines) },
 ]);
 const workers = new Table(document.getElementById("workers"), [
     { label: "worker", text: ({ worker }) => worker },
