@@ -14,6 +14,7 @@ mod dashboard;
 mod dead_peers;
 mod descriptors;
 mod drain;
+mod example_programs;
 mod examples;
 mod families;
 mod faults;

@@ -120,8 +120,8 @@ fn pools_in_which_all_threads_block_leave_other_listeners_alone() {
 
 #[test]
 fn the_replies_of_many_threads_keep_each_connections_order() {
-    const CLIENTS: usize = 8;
-    const MESSAGES: usize = 200;
+    const CLIENTS: usize = 6;
+    const MESSAGES: usize = 50;
     let server = start(&config(), &pool(4), || {
         let is_asked = std::sync::atomic::AtomicBool::new(false);
         from_fn(move |text, reply, _| {

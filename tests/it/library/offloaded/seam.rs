@@ -176,7 +176,7 @@ fn a_reset_asked_for_there_is_one() {
 
 #[test]
 fn a_responder_may_answer_before_it_returns() {
-    const MESSAGES: usize = 500;
+    const MESSAGES: usize = 50;
     let server = start(&config(), &pool(2), || {
         from_fn(|text, _, context| {
             context.ticket().answer(text.to_owned()).unwrap();
