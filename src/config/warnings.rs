@@ -158,9 +158,9 @@ impl Config {
         for (index, listener) in self.listeners.iter().enumerate() {
             let rules = listener.rules.iter().flat_map(|book| &book.rules);
             if listener.framing == Framing::Raw && rules.into_iter().any(is_whole) {
-                let text = "\"raw\", where a message is whatever one receive returns, with its line \
-                            ending: a rule that `equals` a line will not answer one; \"line\" makes \
-                            each line a message";
+                let text = "\"raw\", where a message is whatever one receive returns, with its \
+                            line ending: a rule that `equals` a line will not answer one; \
+                            \"line\" makes each line a message";
                 let key = format!("listener[{index}].framing");
                 warnings.push(Warning { key, text: text.to_owned(), effect: Effect::Runs });
             }
