@@ -9,7 +9,9 @@ use super::pattern::Pattern;
 use super::plan::{Assignment, Becomes, Condition, Plan, Rules};
 use super::reach::{self, Subject};
 use super::spec::{Fault, Matcher, Rule, RuleBook, RuleFault};
-use super::template::{BUILT_IN, Captures, LineEnds, Mistake, Scope, Template, cut, is_name};
+use super::template::{
+    BUILT_IN, Captures, LineEnds, Mistake, Scope, Template, cut, is_name, listed,
+};
 use crate::nearest::nearest;
 
 /// A reply that comes later than this has nobody who waits for it.
@@ -383,7 +385,10 @@ impl<'b> Compiler<'b> {
             let place = Place { rule: Some(at), key: "when", entry: Some(name), index: None };
             let Some(known) = self.becomes.get(name.as_str()) else {
                 let problem = match nearest(name, self.becomes.keys().copied()) {
-                    Some(meant) => format!("no rule sets this variable; did you mean \"{meant}\"?"),
+                    Some(meant) => {
+                        let meant = cut(meant);
+                        format!("no rule sets this variable; did you mean \"{meant}\"?")
+                    }
                     None => {
                         "no rule sets this variable, so there is nothing to wait for".to_owned()
                     }
@@ -402,8 +407,7 @@ impl<'b> Compiler<'b> {
                 Some(meant) => format!("never becomes this; did you mean \"{}\"?", cut(meant)),
                 None => {
                     let values = values.iter().map(|value| format!("\"{}\"", cut(value)));
-                    let values: Vec<String> = values.collect();
-                    format!("never becomes this, only {}", values.join(", "))
+                    format!("never becomes this, only {}", listed(values))
                 }
             };
             self.faults.push(place.fault(Some(0), problem));

@@ -145,7 +145,7 @@ impl fmt::Display for RuleFault {
         }
         f.write_str(self.key)?;
         if let Some(entry) = &self.entry {
-            write!(f, ".{entry}")?;
+            write!(f, ".{}", entry.escape_debug())?;
         }
         if let Some(index) = self.index {
             write!(f, "[{index}]")?;

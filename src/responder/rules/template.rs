@@ -236,7 +236,8 @@ fn hole(rest: &str, scope: &Scope<'_>) -> Result<(Part, usize), (String, usize)>
         return Err((problem.to_owned(), rest.len()));
     };
     let open = if rest.starts_with('$') { 2 } else { 1 };
-    let (written, length) = (&rest[..=close], close + 1);
+    // A message stays in its line, whatever stands in the text.
+    let (written, length) = (&*cut(&rest[..=close]), close + 1);
     let name = &rest[open..close];
     let part = match open {
         2 => capture(written, name, scope),
@@ -280,7 +281,7 @@ fn no_such_group(written: &str, name: &str, groups: &[Option<String>]) -> String
         count => problem += &format!("${{0}} to ${{{}}}", count - 1),
     }
     if !names.is_empty() {
-        problem += &format!(", named {}", names.join(", "));
+        problem += &format!(", named {}", listed(names.into_iter().map(cut)));
     }
     problem
 }
@@ -312,13 +313,12 @@ fn named(written: &str, name: &str, scope: &Scope<'_>) -> Result<Part, String> {
         return Err(format!("{written} is no variable; a capture is written ${written}"));
     }
     if let Some(meant) = nearest(name, known.clone()) {
-        return Err(format!("{written} is no variable; did you mean {{{meant}}}?"));
+        return Err(format!("{written} is no variable; did you mean {{{}}}?", cut(meant)));
     }
     if !is_name(name) {
-        return Err(format!("{} is no variable; a brace of its own is written {{{{", cut(written)));
+        return Err(format!("{written} is no variable; a brace of its own is written {{{{"));
     }
-    let known: Vec<&str> = known.collect();
-    Err(format!("{written} is no variable; known: {}", known.join(", ")))
+    Err(format!("{written} is no variable; known: {}", listed(known.map(cut))))
 }
 
 /// `:LOW..HIGH`
@@ -335,10 +335,23 @@ pub(super) fn is_name(name: &str) -> bool {
     name.len() <= 64 && name.starts_with(is_first) && name.chars().all(is_next)
 }
 
+/// How many characters of something are shown, and how many of several.
+const MAX_SHOWN: usize = 40;
+const MAX_LISTED: usize = 16;
+
+/// So many of these as a person reads.
+pub(super) fn listed(all: impl Iterator<Item = String>) -> String {
+    let mut shown: Vec<String> = all.take(MAX_LISTED + 1).collect();
+    if shown.len() > MAX_LISTED {
+        shown[MAX_LISTED] = "…".to_owned();
+    }
+    shown.join(", ")
+}
+
 /// The beginning of something that may be long, in one line.
 pub(super) fn cut(written: &str) -> String {
     let escaped = written.escape_debug().to_string();
-    match escaped.char_indices().nth(24) {
+    match escaped.char_indices().nth(MAX_SHOWN) {
         Some((end, _)) => format!("{}…", &escaped[..end]),
         None => escaped,
     }

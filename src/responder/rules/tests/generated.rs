@@ -175,9 +175,62 @@ fn reached(book: &RuleBook) -> (Arc<Rules>, Vec<usize>) {
     }
 }
 
+/// Anything at all, and often what means something.
+fn odd() -> impl Strategy<Value = String> {
+    let pieces = [
+        "{",
+        "}",
+        "{{",
+        "$",
+        "${1}",
+        "${",
+        "{x}",
+        "{xy}",
+        "{count}",
+        "{random:1..9}",
+        "{random:",
+        "..",
+        "(",
+        ")",
+        "(?<n>",
+        "[a",
+        "*",
+        "\\\\",
+        "\n",
+        "\r\n",
+        "\u{0}",
+        "\"",
+        "é",
+        "世",
+        "a",
+        "b",
+        "1",
+        " ",
+    ];
+    let piece = prop_oneof![9 => select(pieces.to_vec()).prop_map(str::to_owned), 1 => ".{0,3}"];
+    vec(piece, 0..8).prop_map(|pieces| pieces.concat())
+}
+
+/// A rule whose every text is odd.
+fn odd_rule() -> impl Strategy<Value = Rule> {
+    let texts = (odd(), odd(), odd(), odd());
+    (0..5, any::<bool>(), texts, any::<bool>()).prop_map(|(kind, ignore_case, texts, sets)| {
+        let (text, send, name, value) = texts;
+        let matcher = match kind {
+            0 => Matcher::Any,
+            1 => Matcher::Equals(text),
+            2 => Matcher::Prefix(text),
+            3 => Matcher::Contains(text),
+            _ => Matcher::Matches(text),
+        };
+        let rule = Rule { ignore_case, ..rule(matcher) }.sends(&send);
+        if sets { rule.sets("x", &value) } else { rule.when(&name, &value) }
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 1500,
+        cases: 600,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -210,6 +263,45 @@ proptest! {
             for text in [&text, &upper, &lower] {
                 let is_equal = folding.folded(&literal) == folding.folded(text);
                 prop_assert_eq!(is_equal, regex.is_match(text), "{:?} {:?}", literal, text);
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_is_written_is_refused_in_lines_with_a_place_or_answers(
+        rules in vec(odd_rule(), 1..4),
+        terminator in prop::option::of(odd()),
+        messages in vec(odd(), 1..6),
+    ) {
+        let book = RuleBook { terminator, ..book(rules) };
+        match Rules::compile(&book) {
+            Ok(rules) => {
+                let mut conversation = Conversation::with(&rules);
+                for message in &messages {
+                    let verdict = conversation.responder.consider(message).rule;
+                    let (reply, ..) = conversation.hear(message);
+                    prop_assert!(verdict.is_some() || reply.is_empty());
+                    prop_assert!(str::from_utf8(&reply).is_ok());
+                }
+            }
+            Err(faults) => {
+                for fault in &faults {
+                    let said = fault.to_string();
+                    prop_assert!(!said.contains(char::is_control), "{:?}", said);
+                    prop_assert!(said.chars().count() < 1000, "{}", said);
+                    let rule = &book.rules[fault.rule.expect("all is in rules")];
+                    let text = match fault.key {
+                        "send" => &rule.send[0],
+                        "set" => &rule.set["x"],
+                        "when" => rule.when.values().next().unwrap(),
+                        "matches" => match &rule.matcher {
+                            Matcher::Matches(pattern) => pattern,
+                            other => panic!("{other:?}"),
+                        },
+                        _ => continue,
+                    };
+                    prop_assert!(fault.at.is_none_or(|at| text.is_char_boundary(at)), "{}", fault);
+                }
             }
         }
     }
