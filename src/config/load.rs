@@ -284,6 +284,7 @@ impl Layers {
             let command = listener.command.take().unwrap_or_default();
             listener.command = Some(command.replaced(overrides.program.clone(), mode));
             listener.responder = command::RESPONDER.to_owned();
+            listener.rules = None;
             let mut set = |key: &str, origin: &Origin| {
                 self.0.origins.set(format!("listener[{index}].{key}"), origin.clone());
             };

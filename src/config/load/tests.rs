@@ -276,6 +276,16 @@ fn a_program_for_each_connection_leaves_the_framing_and_what_is_said_of_sharing(
 }
 
 #[test]
+fn a_program_on_the_command_line_answers_in_place_of_rules() {
+    let mut place = Place::new();
+    let rules = "[[listener]]\nresponder = \"rules\"\n[listener.rules]\ndefault = \"?\"\n";
+    place.file("first.toml", rules);
+    with_program(&mut place, &["cat"], false);
+    let listener = &place.loaded().config.listeners[0];
+    assert_eq!((listener.responder.as_str(), &listener.rules), ("command", &None));
+}
+
+#[test]
 fn a_program_on_the_command_line_keeps_the_rules_of_the_file() {
     let mut place = Place::new();
     with_program(&mut place, &["", "-l"], false);
