@@ -4,6 +4,7 @@
 mod child;
 mod keeper;
 mod orphans;
+mod pool;
 mod processes;
 mod program;
 mod setup;

@@ -1,0 +1,368 @@
+//! The pool by example; what holds for every sequence of events stands in `generated`.
+
+mod generated;
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn limits() -> Limits {
+    Limits {
+        min_processes: 1,
+        max_processes: 3,
+        pipeline: 1,
+        max_queue: 4,
+        queue_timeout: Some(5 * SECOND),
+        reply_timeout: Some(30 * SECOND),
+        idle_timeout: Some(60 * SECOND),
+        max_requests: None,
+        restart_delay: 100 * MS,
+        max_restart_delay: SECOND,
+    }
+}
+
+/// A pool with a clock that stands still, and what it has asked for since it was last looked at.
+struct Stage {
+    pool: Pool<u32>,
+    now: Instant,
+}
+
+impl Stage {
+    fn new(limits: Limits) -> Self {
+        Self { pool: Pool::new(limits), now: Instant::now() }
+    }
+
+    /// With so many processes that wait for their first request.
+    fn with_idle(limits: Limits) -> Self {
+        let count = limits.min_processes as u64;
+        let mut stage = Self::new(limits);
+        stage.pool.begin(stage.now);
+        (0..count).for_each(|key| stage.pool.started(stage.now, Key(key)));
+        while stage.pool.next_action().is_some() {}
+        stage
+    }
+
+    fn request(&mut self, number: u32) {
+        self.pool.request(self.now, number, Arc::from(format!("{number:04}\n").as_bytes()));
+    }
+
+    fn reply(&mut self, key: u64) -> Option<u32> {
+        Some(self.pool.reply(self.now, Key(key))?.0)
+    }
+
+    /// Time passes; the pool is called when it wants to be.
+    fn pass(&mut self, time: Duration) {
+        let until = self.now + time;
+        while let Some(at) = self.pool.wake().filter(|&at| at <= until) {
+            self.now = self.now.max(at);
+            self.pool.tick(self.now);
+            assert!(self.pool.wake().is_none_or(|next| next > self.now), "it spins");
+        }
+        self.now = until;
+    }
+
+    /// What the pool has asked for since the last look.
+    #[track_caller]
+    fn check(&mut self, expected: &str) {
+        let mut said = Vec::new();
+        while let Some(action) = self.pool.next_action() {
+            said.push(match action {
+                Action::Start(key) => format!("start {}", key.0),
+                Action::Write { process, line, .. } => {
+                    let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+                    format!("{line} to {}", process.0)
+                }
+                Action::Fail(number, failure) => format!("{number} {failure:?}"),
+                Action::End(key) => format!("end {}", key.0),
+                Action::CircuitOpened(delay) => format!("opened for {} ms", delay.as_millis()),
+                Action::CircuitClosed => "closed".to_owned(),
+            });
+        }
+        assert_eq!(said.join(", "), expected);
+    }
+
+    /// The process of that number, just ordered, starts and dies at once.
+    fn die_at_once(&mut self, key: u64) {
+        self.pool.started(self.now, Key(key));
+        self.pool.ended(self.now, Key(key), 0);
+    }
+}
+
+#[test]
+fn the_least_number_is_there_from_the_start() {
+    let mut stage = Stage::new(Limits { min_processes: 2, ..limits() });
+    stage.pool.begin(stage.now);
+    stage.check("start 0, start 1");
+    stage.pool.started(stage.now, Key(1));
+    stage.request(7);
+    stage.check("0007 to 1");
+    assert_eq!(stage.reply(1), Some(7));
+    stage.check("");
+}
+
+#[test]
+fn more_are_started_on_demand_up_to_the_most_and_end_when_idle() {
+    let mut stage = Stage::with_idle(limits());
+    (1..=5).for_each(|number| stage.request(number));
+    stage.check("0001 to 0, start 1, start 2");
+    stage.pool.started(stage.now, Key(1));
+    stage.pool.started(stage.now, Key(2));
+    stage.check("0002 to 1, 0003 to 2");
+    assert_eq!(stage.reply(1), Some(2));
+    assert_eq!(stage.reply(0), Some(1));
+    stage.check("0004 to 1, 0005 to 0");
+    assert_eq!((stage.reply(2), stage.reply(0), stage.reply(1)), (Some(3), Some(5), Some(4)));
+    assert_eq!(stage.pool.counts(), Counts { idle: 3, ..Counts::default() });
+    stage.pass(59 * SECOND);
+    // The one that was asked last is asked again, so that the others can go.
+    stage.request(6);
+    assert_eq!(stage.reply(1), Some(6));
+    stage.check("0006 to 1");
+    stage.pass(SECOND);
+    stage.check("end 2, end 0");
+    assert_eq!(stage.pool.counts(), Counts { idle: 1, ending: 2, ..Counts::default() });
+    assert_eq!(stage.pool.ended(stage.now, Key(2), 0), Some(Why::Idle));
+    stage.pass(600 * SECOND);
+    stage.check("");
+}
+
+#[test]
+fn a_full_queue_refuses_and_a_long_wait_ends() {
+    let mut stage = Stage::with_idle(Limits { max_processes: 1, ..limits() });
+    (1..=6).for_each(|number| stage.request(number));
+    stage.check("0001 to 0, 6 QueueFull");
+    stage.pass(5 * SECOND - MS);
+    stage.check("");
+    stage.pass(MS);
+    stage.check("2 QueueTimeout, 3 QueueTimeout, 4 QueueTimeout, 5 QueueTimeout");
+}
+
+#[test]
+fn a_process_that_takes_too_long_is_replaced_and_costs_one_request() {
+    let mut stage = Stage::with_idle(Limits { max_processes: 1, queue_timeout: None, ..limits() });
+    stage.request(1);
+    stage.pass(SECOND);
+    stage.request(2);
+    stage.check("0001 to 0");
+    stage.pass(29 * SECOND);
+    stage.check("end 0, 1 ReplyTimeout, start 1");
+    // What it says now concerns nobody.
+    assert_eq!(stage.reply(0), None);
+    stage.pool.started(stage.now, Key(1));
+    stage.check("0002 to 1");
+    assert_eq!(stage.pool.ended(stage.now, Key(0), 0), Some(Why::Timeout));
+    assert_eq!(stage.reply(1), Some(2));
+    stage.check("");
+}
+
+#[test]
+fn a_pipeline_fills_while_more_are_started_and_is_answered_in_order() {
+    let mut stage = Stage::with_idle(Limits { pipeline: 2, max_processes: 2, ..limits() });
+    (1..=5).for_each(|number| stage.request(number));
+    stage.check("0001 to 0, 0002 to 0, start 1");
+    stage.pool.started(stage.now, Key(1));
+    stage.check("0003 to 1, 0004 to 1");
+    assert_eq!((stage.reply(0), stage.reply(1)), (Some(1), Some(3)));
+    stage.check("0005 to 0");
+    assert_eq!((stage.reply(0), stage.reply(0), stage.reply(1)), (Some(2), Some(5), Some(4)));
+}
+
+#[test]
+fn only_what_a_dead_process_did_not_read_is_asked_again() {
+    let mut stage = Stage::with_idle(Limits { pipeline: 4, max_processes: 1, ..limits() });
+    stage.request(0);
+    assert_eq!(stage.reply(0), Some(0));
+    (1..=4).for_each(|number| stage.request(number));
+    stage.check("0000 to 0, 0001 to 0, 0002 to 0, 0003 to 0, 0004 to 0");
+    // Of the last 14 bytes it read nothing: two lines of five, and most of a third.
+    assert_eq!(stage.pool.ended(stage.now, Key(0), 14), None);
+    stage.check("1 ProcessEnded, 2 ProcessEnded, start 1");
+    stage.pool.started(stage.now, Key(1));
+    stage.check("0003 to 1, 0004 to 1");
+}
+
+#[test]
+fn what_waits_behind_a_timeout_is_decided_when_the_process_has_ended() {
+    let mut stage = Stage::with_idle(Limits { pipeline: 3, max_processes: 1, ..limits() });
+    (1..=3).for_each(|number| stage.request(number));
+    stage.pass(30 * SECOND);
+    stage.check("0001 to 0, 0002 to 0, 0003 to 0, end 0, 1 ReplyTimeout, start 1");
+    stage.pool.started(stage.now, Key(1));
+    stage.check("");
+    assert_eq!(stage.pool.ended(stage.now, Key(0), 5), Some(Why::Timeout));
+    stage.check("2 ProcessEnded, 0003 to 1");
+}
+
+#[test]
+fn a_process_that_has_served_its_share_is_replaced_without_a_gap() {
+    let most = Some(2);
+    let mut stage = Stage::with_idle(Limits { max_processes: 1, max_requests: most, ..limits() });
+    stage.request(1);
+    assert_eq!(stage.reply(0), Some(1));
+    stage.request(2);
+    stage.request(3);
+    stage.check("0001 to 0, 0002 to 0, start 1");
+    stage.pool.started(stage.now, Key(1));
+    stage.check("0003 to 1");
+    assert_eq!(stage.reply(0), Some(2));
+    stage.check("end 0");
+    assert_eq!(stage.pool.ended(stage.now, Key(0), 0), Some(Why::MaxRequests));
+}
+
+#[test]
+fn a_line_that_nobody_asked_for_ends_the_process() {
+    let mut stage = Stage::with_idle(limits());
+    stage.request(1);
+    assert_eq!(stage.reply(0), Some(1));
+    stage.check("0001 to 0");
+    assert_eq!(stage.reply(0), None);
+    stage.check("end 0, start 1");
+    assert_eq!(stage.pool.ended(stage.now, Key(0), 0), Some(Why::Protocol));
+}
+
+#[test]
+fn what_can_be_no_reply_costs_one_request_and_the_process() {
+    let mut stage = Stage::with_idle(limits());
+    stage.request(1);
+    stage.pool.violated(stage.now, Key(0));
+    stage.check("0001 to 0, end 0, 1 ProcessEnded, start 1");
+}
+
+#[test]
+fn a_process_that_closes_its_output_and_lives_on_is_ended() {
+    let mut stage = Stage::with_idle(limits());
+    stage.request(1);
+    stage.check("0001 to 0");
+    stage.pool.hung_up(stage.now, Key(0));
+    stage.check("start 1");
+    stage.pass(LAST_BREATH - MS);
+    stage.check("");
+    stage.pass(MS);
+    stage.check("end 0");
+    assert_eq!(stage.pool.ended(stage.now, Key(0), 0), Some(Why::Protocol));
+    stage.check("1 ProcessEnded");
+    // One that ends as well has ended by itself.
+    stage.pool.started(stage.now, Key(1));
+    stage.pool.hung_up(stage.now, Key(1));
+    assert_eq!(stage.pool.ended(stage.now, Key(1), 0), None);
+}
+
+#[test]
+fn deaths_at_once_are_followed_by_growing_pauses_and_then_the_circuit_opens() {
+    let mut stage = Stage::new(Limits { max_processes: 1, ..limits() });
+    stage.pool.begin(stage.now);
+    stage.check("start 0");
+    stage.request(1);
+    for (key, pause) in [100, 200, 400, 800].into_iter().enumerate() {
+        stage.die_at_once(key as u64);
+        stage.check(&format!("0001 to {key}, 1 ProcessEnded"));
+        stage.request(1);
+        stage.pass(pause * MS - MS);
+        stage.check("");
+        stage.pass(MS);
+        stage.check(&format!("start {}", key + 1));
+    }
+    stage.die_at_once(4);
+    stage.check("0001 to 4, 1 ProcessEnded, opened for 1000 ms");
+    assert!(stage.pool.is_circuit_open());
+    stage.request(2);
+    stage.check("2 CircuitOpen");
+    stage.pass(SECOND);
+    stage.check("start 5");
+    // One at a time.
+    stage.request(3);
+    stage.request(4);
+    stage.check("4 CircuitOpen");
+    stage.pool.started(stage.now, Key(5));
+    stage.check("0003 to 5");
+    assert_eq!(stage.reply(5), Some(3));
+    stage.check("closed");
+    assert!(!stage.pool.is_circuit_open());
+}
+
+fn with_open_circuit() -> Stage {
+    let mut stage = Stage::new(Limits { max_processes: 1, ..limits() });
+    stage.pool.begin(stage.now);
+    for key in 0..5 {
+        stage.die_at_once(key);
+        stage.pass(SECOND);
+    }
+    stage.check("start 0, start 1, start 2, start 3, start 4, opened for 1000 ms, start 5");
+    stage
+}
+
+#[test]
+fn a_trial_that_dies_leaves_the_circuit_open() {
+    let mut stage = with_open_circuit();
+    stage.request(1);
+    stage.die_at_once(5);
+    stage.check("0001 to 5, 1 ProcessEnded");
+    stage.request(2);
+    stage.pass(SECOND);
+    stage.check("2 CircuitOpen, start 6");
+    stage.request(3);
+    stage.pool.start_failed(stage.now, Key(6));
+    stage.check("3 StartFailed");
+    assert!(stage.pool.is_circuit_open());
+}
+
+#[test]
+fn a_trial_that_lives_closes_the_circuit_without_being_asked() {
+    let mut stage = with_open_circuit();
+    stage.pool.started(stage.now, Key(5));
+    stage.pass(STEADY - MS);
+    assert!(stage.pool.is_circuit_open());
+    stage.pass(MS);
+    stage.check("closed");
+    // But not for one that dies of the first request.
+    stage.request(1);
+    stage.pool.ended(stage.now, Key(5), 0);
+    stage.check("0001 to 5, 1 ProcessEnded, opened for 1000 ms");
+}
+
+#[test]
+fn the_circuit_stays_closed_while_one_that_has_answered_lives() {
+    let mut stage = Stage::with_idle(Limits { max_processes: 2, queue_timeout: None, ..limits() });
+    stage.request(1);
+    assert_eq!(stage.reply(0), Some(1));
+    stage.request(2);
+    stage.request(3);
+    stage.check("0001 to 0, 0002 to 0, start 1");
+    for key in 1..10 {
+        stage.pool.start_failed(stage.now, Key(key));
+        stage.check("");
+        stage.pass(SECOND);
+        stage.check(&format!("start {}", key + 1));
+    }
+    stage.pass(SECOND);
+    assert_eq!(stage.reply(0), Some(2));
+}
+
+#[test]
+fn nobody_waits_for_a_process_that_cannot_be_started() {
+    let mut stage = Stage::new(Limits { min_processes: 0, ..limits() });
+    stage.request(1);
+    stage.check("start 0");
+    stage.pool.start_failed(stage.now, Key(0));
+    stage.check("1 StartFailed");
+}
+
+#[test]
+fn a_stop_ends_every_process_and_fails_what_was_asked() {
+    let mut stage = Stage::with_idle(limits());
+    stage.request(1);
+    stage.request(2);
+    stage.check("0001 to 0, start 1");
+    stage.pool.stop();
+    stage.check("2 ProcessEnded, 1 ProcessEnded, end 0");
+    // One on its way is ended when it is there.
+    stage.pool.started(stage.now, Key(1));
+    stage.check("end 1");
+    stage.request(3);
+    stage.check("3 ProcessEnded");
+    assert_eq!(stage.pool.ended(stage.now, Key(0), 0), Some(Why::Stopped));
+    assert_eq!(stage.pool.ended(stage.now, Key(1), 0), Some(Why::Stopped));
+    stage.pass(600 * SECOND);
+    stage.check("");
+}
