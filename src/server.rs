@@ -4,8 +4,6 @@
 mod accept;
 mod accounts;
 mod admit;
-// The pools take it up.
-#[allow(dead_code, unused_imports)]
 mod command;
 mod doorbell;
 mod drain;
@@ -25,7 +23,7 @@ mod timers;
 mod view;
 mod worker;
 
-pub use command::{ProgramError, program_faults};
+pub use command::{CommandError, ProgramError, program_faults};
 pub use drain::Summary;
 pub use failures::GaveUp;
 pub use listen::{Bound, SocketFiles};

@@ -52,8 +52,8 @@ pub struct Watch {
     pub connections: Box<dyn Fn(Query) -> Vec<u8> + Send + Sync>,
     /// Who may see that page.
     pub access: Access,
-    /// Whether new connections are welcome; false while draining.
-    pub ready: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Why no new connections are welcome, in a line, if they are not.
+    pub ready: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
     /// Told of every request answered with a page, just before it is answered.
     pub answered: Box<dyn Fn(Scrape) + Send + Sync>,
     /// Told of every connection turned away or cut.
@@ -68,7 +68,7 @@ impl Watch {
             metrics: Box::new(metrics),
             connections: Box::new(|_| Vec::new()),
             access: Access::default(),
-            ready: Box::new(|| true),
+            ready: Box::new(|| Ok(())),
             answered: Box::new(|_| ()),
             rejected: Box::new(|_| ()),
         }

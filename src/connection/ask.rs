@@ -46,6 +46,7 @@ enum Then {
     Close,
     Reset,
     Fail,
+    TimeOut,
 }
 
 impl Awaited {
@@ -212,6 +213,7 @@ impl Connection {
             Late::Panicked => {
                 self.stop_reading(CloseReason::ResponderPanic);
             }
+            Late::TimedOut => self.take_effect(&[], effect(false, Then::TimeOut), tally),
         }
         true
     }
@@ -262,6 +264,9 @@ impl Connection {
             }
             Then::Fail => {
                 self.stop_reading(CloseReason::ResponderError);
+            }
+            Then::TimeOut => {
+                self.stop_reading(CloseReason::ResponderTimeout);
             }
         }
     }
@@ -377,6 +382,7 @@ fn at_once(then: Then) -> Asked {
         Then::Close => Asked::Stop(Stop::End(CloseReason::ResponderClosed)),
         Then::Reset => Asked::Stop(Stop::Cut),
         Then::Fail => Asked::Stop(Stop::End(CloseReason::ResponderError)),
+        Then::TimeOut => Asked::Stop(Stop::End(CloseReason::ResponderTimeout)),
     }
 }
 

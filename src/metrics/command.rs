@@ -82,6 +82,12 @@ impl CommandInstruments {
         self.circuit_open.set(is_open.into());
     }
 
+    /// What [`CommandInstruments::circuit`] was told last.
+    #[must_use]
+    pub fn is_circuit_open(&self) -> bool {
+        self.circuit_open.get() != 0
+    }
+
     /// Counts a line that a process wrote to its standard error, logged or not.
     pub fn standard_error_line(&self) {
         self.standard_error_lines.inc();

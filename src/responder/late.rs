@@ -34,6 +34,8 @@ pub enum Late {
     Reset,
     /// There will be none, the responder failed; the connection closes.
     Failed,
+    /// It would come too late; the connection closes as `responder_timeout`.
+    TimedOut,
     /// What a responder wrote on a thread that is no worker's.
     #[doc(hidden)]
     Written(Written),

@@ -1,20 +1,33 @@
 //! Programs that answer for a listener: their processes, and all that happens to them. Workers
 //! neither fork nor wait; they order processes from the keeper and get the pipes.
 
+mod ask;
 mod child;
+mod home;
 mod keeper;
+mod news;
 mod orphans;
+mod pipes;
 mod pool;
 mod processes;
 mod program;
+mod proof;
 mod setup;
+mod shared;
 mod spawn;
 mod standard_error;
 
-pub(in crate::server) use keeper::{Keeper, KeeperThread, Order, ProcessId, SpawnError, Started};
+pub(in crate::server) use ask::{Ask, Desired};
+pub(in crate::server) use home::Home;
+pub(in crate::server) use keeper::{Keeper, KeeperThread};
+pub(in crate::server) use news::Reporter;
+pub(in crate::server) use pool::Limits as PoolLimits;
 pub use program::ProgramError;
 pub(in crate::server) use program::{Program, Setup};
+pub use proof::CommandError;
+pub(in crate::server) use proof::{Proof, Proven};
 pub use setup::program_faults;
+pub(in crate::server) use shared::Plan;
 
 #[cfg(test)]
 mod tests;

@@ -55,6 +55,9 @@ impl Server {
             seat.doorbell().ring();
         }
         self.await_workers(until + GRACE);
+        if let Some(keeper) = self.keeper.take() {
+            keeper.stop();
+        }
         if let Some(sidecar) = self.sidecar.take() {
             sidecar.stop();
         }

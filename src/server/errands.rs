@@ -1,6 +1,6 @@
 //! What a worker does at a time of its own, beside the coarse timeouts: delayed answers take
-//! effect, and memory goes back to the system. One instant stands for all of it, so that a wait
-//! costs no more for what is rare.
+//! effect, programs are looked after, and memory goes back to the system. One instant stands for
+//! all of it, so that a wait costs no more for what is rare.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -15,6 +15,7 @@ type Delayed = (Instant, u64, usize);
 pub(super) struct Errands {
     reclaim: Reclaim,
     delayed: BTreeSet<Delayed>,
+    programs: Option<Instant>,
     next: Option<Instant>,
 }
 
@@ -65,6 +66,19 @@ impl Errands {
         first.map(|(_, generation, slot)| (slot, generation))
     }
 
+    /// The programs that live with this worker have something to do then.
+    pub(super) fn wake_programs(&mut self, at: Option<Instant>) {
+        if self.programs != at {
+            self.programs = at;
+            self.reckon();
+        }
+    }
+
+    /// Whether those have something to do at `now`.
+    pub(super) fn are_programs_due(&self, now: Instant) -> bool {
+        self.programs.is_some_and(|at| at <= now)
+    }
+
     /// Gives memory back, if it is time.
     pub(super) fn reclaim(&mut self, now: Instant) {
         self.reclaim.act(now);
@@ -73,7 +87,7 @@ impl Errands {
 
     fn reckon(&mut self) {
         let delayed = self.delayed.first().map(|(until, ..)| *until);
-        self.next = [self.reclaim.next(), delayed].into_iter().flatten().min();
+        self.next = [self.reclaim.next(), delayed, self.programs].into_iter().flatten().min();
     }
 }
 

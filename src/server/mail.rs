@@ -1,7 +1,9 @@
-//! What a worker's second inbox holds: everything that concerns its connections and does not come
-//! from the kernel.
+//! What a worker's second inbox holds: everything that concerns its connections, or the programs
+//! that live with it, and does not come from the kernel.
 
-use crate::responder::{LateReply, Push};
+use std::sync::Arc;
+
+use crate::responder::{LateReply, Push, Ticket};
 
 /// Something for one worker.
 #[derive(Debug)]
@@ -10,4 +12,13 @@ pub(super) enum Mail {
     Late(LateReply),
     /// A text that nobody asked for.
     Push(Push),
+    /// A message for the program of that listener, which lives here.
+    Request {
+        /// The listener's place in the config.
+        listener: usize,
+        /// What answers it.
+        ticket: Ticket,
+        /// What the program is to read.
+        line: Arc<[u8]>,
+    },
 }

@@ -11,7 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::metrics::names::LateReplyRefusal;
 use crate::metrics::{Instruments, WorkerReading};
-use crate::responder::{LateReply, Mailbox, Push, SendError};
+use crate::responder::{LateReply, Mailbox, Push, SendError, Ticket};
 
 use super::admit::Slot;
 use super::doorbell::Doorbell;
@@ -181,6 +181,28 @@ impl Seat {
         Err((error, mail))
     }
 
+    /// Takes a message to the program of that listener, which must live with this worker.
+    ///
+    /// # Errors
+    /// Gives the ticket back when the inbox is full, or its worker has ended.
+    pub(super) fn request(
+        &self,
+        listener: usize,
+        ticket: Ticket,
+        line: Arc<[u8]>,
+    ) -> Result<(), Ticket> {
+        match self.mail.try_send(Mail::Request { listener, ticket, line }) {
+            Ok(()) => {
+                self.doorbell.ring();
+                Ok(())
+            }
+            Err(TrySendError::Full(mail) | TrySendError::Disconnected(mail)) => match mail {
+                Mail::Request { ticket, .. } => Err(ticket),
+                Mail::Late(_) | Mail::Push(_) => unreachable!("what was sent comes back"),
+            },
+        }
+    }
+
     /// Asks the worker. Who asked before and has no answer yet gets none.
     pub(super) fn ask(&self, question: Question) {
         let (questions, untaken) = &self.questions;
@@ -212,7 +234,7 @@ impl Mailbox for Seat {
     fn deliver(&self, reply: LateReply) -> Result<(), LateReply> {
         self.post(Mail::Late(reply)).map_err(|(_, mail)| match mail {
             Mail::Late(reply) => reply,
-            Mail::Push(_) => unreachable!("what was posted comes back"),
+            Mail::Push(_) | Mail::Request { .. } => unreachable!("what was posted comes back"),
         })
     }
 

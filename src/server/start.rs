@@ -1,12 +1,15 @@
 //! The start: the one place that sees the whole config and hands each part what concerns it. A step
 //! that fails undoes those before it.
 
+mod commands;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -25,14 +28,14 @@ use crate::wire::{Framing, MAX_RECEIVE_BYTES, Protocol};
 
 use super::accept::{Acceptor, Gate, Trouble};
 use super::admit::Admission;
-use super::command::ProgramError;
+use super::command::{CommandError, Home, KeeperThread};
 use super::failures::{Failures, GaveUp};
 use super::lifecycle::Lifecycle;
 use super::listen::{Bound, Listening, SocketFiles, listen, queue_limit};
 use super::pace::Pace;
-use super::pool::{Inboxes, Pool, Seat};
-use super::view::View;
-use super::worker::{Shared, WAKER, Worker, WorkerThread};
+use super::pool::{Pool, Seat};
+use super::view::{Readiness, View};
+use super::worker::{Post, Shared, WAKER, Worker, WorkerThread};
 
 /// A running server. Dropping it stops it as [`Server::drain`] does.
 pub struct Server {
@@ -44,6 +47,8 @@ pub struct Server {
     pub(super) files: SocketFiles,
     pub(super) shutdown: Shutdown,
     pub(super) failures: Arc<Failures>,
+    /// Ends every process that is left.
+    pub(super) keeper: Option<KeeperThread>,
     addresses: Vec<Bound>,
     /// Kept until the workers have ended: what responders share goes in the thread that stops,
     /// which may wait for it.
@@ -67,13 +72,13 @@ pub enum StartError {
         /// What there is.
         known: String,
     },
-    /// A listener's program cannot be run.
+    /// A listener's program does not serve.
     #[error("listener {listener:?}: {source}")]
-    Program {
+    Command {
         /// The listener's name.
         listener: String,
         /// Why not.
-        source: ProgramError,
+        source: CommandError,
     },
     /// A listener could not be had.
     #[error("listener {listener:?}: cannot listen on {address}: {source}; {hint}")]
@@ -152,19 +157,20 @@ impl Server {
     /// See [`StartError`].
     pub fn start_with(config: &Config, responders: &Responders) -> Result<Self, StartError> {
         config.validate()?;
-        let conversations = conversations(config, responders)?;
+        let services = services(config, responders)?;
         let workers = config.workers.unwrap_or_else(usable_cpus);
         let max_connections = max_connections(config, workers)?;
         let files = SocketFiles::default();
-        let listening = listen_all(config, &files)?;
         let instruments = instruments(config, workers)?;
+        let programs = commands::find(config, &instruments)?;
+        let listening = listen_all(config, &files)?;
         instruments.connections_limit.set(i64::try_from(max_connections).unwrap_or(i64::MAX));
         let failures = Arc::new(Failures::default());
 
         let origin = Instant::now();
         let lifecycle = Arc::new(Lifecycle::new(origin));
-        let seats = seats(config, workers, origin, &instruments)?;
-        let pool = Pool::new(seats.iter().map(|(seat, ..)| seat.clone()).collect());
+        let mut posts = posts(config, workers, origin, &instruments)?;
+        let pool = Pool::new(posts.iter().map(|post| post.seat.clone()).collect());
         let addresses = listening.iter().map(|listening| listening.bound.clone()).collect();
         let sockets: Vec<_> =
             listening.into_iter().map(|listening| Arc::new(listening.socket)).collect();
@@ -173,7 +179,9 @@ impl Server {
             lifecycle: lifecycle.clone(),
             pool,
             gates: gates(config, &sockets),
+            readiness: Arc::new(Readiness::new(config, &instruments)),
         };
+        let commands = commands::settle(config, programs, &mut posts, &instruments, &failures)?;
         let sidecar = view.serve(config)?;
         let mut server = Self {
             addresses,
@@ -185,23 +193,29 @@ impl Server {
             files,
             shutdown: Shutdown { drain_delay: Duration::ZERO, ..config.shutdown.clone() },
             failures: failures.clone(),
+            keeper: commands.keeper,
             _responders: responders.clone(),
         };
+        let homes = posts.iter().filter(|post| !post.home.is_empty());
         let shared = Arc::new(Shared {
             instruments: instruments.clone(),
             lifecycle,
             failures,
-            conversations,
+            conversations: conversations(config, &services, &commands.services),
+            occupied: AtomicUsize::new(workers),
+            homes: homes.map(|post| post.home.reporter()).collect(),
             close_level: config.log.connections,
         });
         // From here on a failure drops the server, which stops what runs.
-        for (index, (seat, inboxes, poll)) in seats.into_iter().enumerate() {
-            let worker = Worker::new(shared.clone(), seat, inboxes, poll, origin);
+        for (index, post) in posts.into_iter().enumerate() {
+            let worker = Worker::new(shared.clone(), post, origin);
             server.workers.push(spawn_worker(index, worker)?);
         }
+        commands::await_proofs(commands.proofs)?;
         let limits = &config.limits;
         let admission = Admission::new(max_connections, limits.max_connections_per_ip, instruments);
         server.accept(config, &sockets, &Arc::new(admission))?;
+        server.view.readiness.begin();
         server.shutdown = config.shutdown.clone();
         Ok(server)
     }
@@ -296,13 +310,26 @@ fn usable_cpus() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// How listeners are answered, by their places in the config.
+type Services = BTreeMap<usize, Service>;
+
+/// What answers without a program.
+fn services(config: &Config, responders: &Responders) -> Result<Services, StartError> {
+    let listeners = config.listeners.iter().enumerate();
+    let plain = listeners.filter(|(_, listener)| listener.command.is_none());
+    plain.map(|(index, listener)| Ok((index, service(listener, responders)?))).collect()
+}
+
 fn conversations(
     config: &Config,
-    responders: &Responders,
-) -> Result<Vec<Arc<Conversation>>, StartError> {
+    services: &Services,
+    commands: &Services,
+) -> Vec<Arc<Conversation>> {
     let limits = &config.limits;
     let conversation = |(index, listener): (usize, &Listener)| {
-        Ok(Arc::new(Conversation {
+        let service = services.get(&index).or_else(|| commands.get(&index));
+        let service = service.expect("every listener has one");
+        Arc::new(Conversation {
             listener: index,
             name: listener.name.clone(),
             protocol: Protocol {
@@ -311,7 +338,7 @@ fn conversations(
                 exit_word: listener.exit_word().as_bytes().into(),
                 max_message_bytes: listener.max_message_bytes,
             },
-            service: service(listener, responders)?,
+            service: service.clone(),
             reply_timeout: listener.reply_timeout,
             receive_bytes: match listener.framing {
                 Framing::Raw => listener.max_message_bytes.min(MAX_RECEIVE_BYTES),
@@ -325,7 +352,7 @@ fn conversations(
                 send: unless_zero(limits.send_timeout),
                 linger: unless_zero(limits.linger_timeout),
             },
-        }))
+        })
     };
     config.listeners.iter().enumerate().map(conversation).collect()
 }
@@ -423,25 +450,24 @@ fn is_tcp(listener: &Listener) -> bool {
     matches!(listener.address, Address::Ip { .. })
 }
 
-type Seats = Vec<(Arc<Seat>, Inboxes, Poll)>;
-
-fn seats(
+fn posts(
     config: &Config,
     workers: usize,
     origin: Instant,
     instruments: &Arc<Instruments>,
-) -> Result<Seats, StartError> {
-    let seat = || {
+) -> Result<Vec<Post>, StartError> {
+    let post = || {
         let poll = Poll::new()?;
         let waker = mio::Waker::new(poll.registry(), WAKER)?;
         let inbox = config.limits.inbox_connections;
         let listeners = config.listeners.len();
         let (seat, inboxes) = Seat::new(waker, inbox, origin, listeners, instruments.clone());
-        Ok((seat, inboxes, poll))
+        let home = Home::new(poll.registry())?;
+        Ok(Post { seat, inboxes, poll, home })
     };
     (0..workers)
         .map(|index| {
-            seat().map_err(|source| StartError::System { what: format!("worker {index}"), source })
+            post().map_err(|source| StartError::System { what: format!("worker {index}"), source })
         })
         .collect()
 }

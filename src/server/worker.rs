@@ -3,11 +3,13 @@
 
 mod inspection;
 mod leaving;
+mod programs;
 
 use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -28,12 +30,15 @@ use crate::metrics::{CloseReason, Instruments, Tally, WorkerRecorders};
 use crate::responder::{Address, Late, LateReply, Push};
 
 use super::admit::Slot;
+use super::command::{Home, Reporter};
 use super::errands::Errands;
 use super::failures::Failures;
 use super::inspect::Survey;
 use super::lifecycle::Lifecycle;
 use super::mail::Mail;
 use super::pool::{Inboxes, Place, Seat, Seated};
+
+pub(super) use programs::Post;
 
 /// The waker's token; slots never reach it.
 pub(super) const WAKER: Token = Token(usize::MAX);
@@ -50,6 +55,10 @@ pub(super) struct Shared {
     pub(super) lifecycle: Arc<Lifecycle>,
     pub(super) failures: Arc<Failures>,
     pub(super) conversations: Vec<Arc<Conversation>>,
+    /// Workers that a drain has not emptied yet.
+    pub(super) occupied: AtomicUsize,
+    /// The ways to those with programs.
+    pub(super) homes: Vec<Reporter>,
     /// The level of the line at each close.
     pub(super) close_level: LogLevel,
 }
@@ -84,7 +93,12 @@ pub(super) struct Worker {
     there_since: Instant,
     /// An answer under way to who wants to see the connections.
     survey: Option<Survey>,
+    /// The programs that live here.
+    home: Home,
+    has_begun: bool,
     is_draining: bool,
+    /// Said that no connection is left.
+    has_left: bool,
 }
 
 /// A worker's thread, and how its end is told.
@@ -104,13 +118,8 @@ struct Entry {
 }
 
 impl Worker {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        seat: Arc<Seat>,
-        inboxes: Inboxes,
-        poll: Poll,
-        origin: Instant,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, post: Post, origin: Instant) -> Self {
+        let Post { seat, inboxes, poll, home } = post;
         let panics = shared.instruments.worker_panics.clone();
         let services = Services { mailbox: seat.clone(), panics };
         Self {
@@ -134,7 +143,10 @@ impl Worker {
             lay_down: origin,
             there_since: origin,
             survey: None,
+            home,
+            has_begun: false,
             is_draining: false,
+            has_left: false,
         }
     }
 
@@ -156,6 +168,7 @@ impl Worker {
     /// Wait, serve, again.
     fn serve(&mut self) {
         let mut events = Events::with_capacity(EVENTS);
+        self.begin_programs();
         while !self.is_done() {
             self.settle();
             let wait = self.lie_down();
@@ -177,6 +190,7 @@ impl Worker {
                 self.run_errands(began);
             }
         }
+        self.home.stop(Instant::now());
         self.settle();
         // Else it would show as stalled until the stop is over.
         self.seat.end_turn(self.began.elapsed());
@@ -219,7 +233,9 @@ impl Worker {
 
     fn take_event(&mut self, event: &Event) {
         // An event may outlive its connection, within one batch.
-        let Some(entry) = self.connections.get_mut(event.token().0) else { return };
+        let Some(entry) = self.connections.get_mut(event.token().0) else {
+            return self.take_program_event(event);
+        };
         let is_ending = event.is_read_closed() || event.is_error();
         entry.connection.note_readiness(
             event.is_readable() || is_ending,
@@ -342,6 +358,10 @@ impl Worker {
         match mail {
             Mail::Late(reply) => self.take_reply(reply),
             Mail::Push(push) => self.take_push(&push),
+            Mail::Request { listener, ticket, line } => {
+                self.home.request(listener, ticket, line, Instant::now());
+                self.note_programs();
+            }
         }
     }
 
@@ -360,7 +380,7 @@ impl Worker {
         }
     }
 
-    /// What has its own time: delayed answers, and memory that goes back.
+    /// What has its own time: delayed answers, programs, and memory that goes back.
     #[cold]
     fn run_errands(&mut self, now: Instant) {
         while let Some((slot, generation)) = self.errands.take_delayed(now) {
@@ -369,6 +389,9 @@ impl Worker {
             if entry.generation == generation && entry.connection.release(now, tally) {
                 self.turn(slot);
             }
+        }
+        if self.errands.are_programs_due(now) {
+            self.tick_programs(now);
         }
         self.errands.reclaim(now);
     }
@@ -449,8 +472,11 @@ impl Worker {
     }
 
     /// The acceptors have ended before a drain begins, so that nothing comes into an empty inbox.
-    fn is_done(&self) -> bool {
-        self.is_draining && self.connections.is_empty() && self.inboxes.arrivals.is_empty()
+    fn is_done(&mut self) -> bool {
+        self.is_draining
+            && self.connections.is_empty()
+            && self.inboxes.arrivals.is_empty()
+            && self.is_home_deserted()
     }
 
     fn slots(&self) -> Vec<usize> {

@@ -74,8 +74,10 @@ fn make(page: Page, request: &Request, watch: &Watch) -> Answer {
             body: (watch.metrics)(),
         },
         Page::Healthz => text(page, Code::Ok, "ok\n"),
-        Page::Readyz if (watch.ready)() => text(page, Code::Ok, "ready\n"),
-        Page::Readyz => text(page, Code::NotReady, "draining\n"),
+        Page::Readyz => match (watch.ready)() {
+            Ok(()) => text(page, Code::Ok, "ready\n"),
+            Err(why) => text(page, Code::NotReady, &format!("{why}\n")),
+        },
         Page::Connections => connections(request, watch),
         Page::Index => Answer {
             scrape: Scrape::new(page, Code::Ok),
@@ -119,7 +121,8 @@ mod tests {
     use super::*;
 
     fn watch(ready: bool) -> Watch {
-        Watch { ready: Box::new(move || ready), ..Watch::of(|| b"up 1\n".to_vec()) }
+        let ready = move || if ready { Ok(()) } else { Err("draining".to_owned()) };
+        Watch { ready: Box::new(ready), ..Watch::of(|| b"up 1\n".to_vec()) }
     }
 
     fn request(method: &str, target: &str, host: Option<&str>) -> Request {

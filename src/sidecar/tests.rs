@@ -35,7 +35,10 @@ impl Bench {
         let (answered, rejected) = (Arc::clone(&scrapes), Arc::clone(&rejections));
         let seen = Arc::clone(&ready);
         let watch = Watch {
-            ready: Box::new(move || seen.load(Ordering::Relaxed)),
+            ready: Box::new(move || match seen.load(Ordering::Relaxed) {
+                true => Ok(()),
+                false => Err("draining".to_owned()),
+            }),
             answered: Box::new(move |scrape| *answered.lock().entry(scrape).or_default() += 1),
             rejected: Box::new(move |reason| *rejected.lock().entry(reason).or_default() += 1),
             ..watch

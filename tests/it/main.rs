@@ -5,6 +5,7 @@ mod accept_errors;
 mod browser;
 mod clock;
 mod closing;
+mod commands;
 mod company;
 mod connect;
 mod connections;

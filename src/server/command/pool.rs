@@ -4,6 +4,7 @@
 //! A request is given to a second process only where the first one provably read no byte of it:
 //! nobody knows whether what was read was also carried out.
 
+mod balance;
 mod circuit;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -20,19 +21,19 @@ const LAST_BREATH: Duration = Duration::from_millis(500);
 
 /// The bounds of a pool; `None` = without one.
 #[derive(Debug, Clone)]
-pub(super) struct Limits {
-    pub(super) min_processes: usize,
-    pub(super) max_processes: usize,
+pub(in crate::server) struct Limits {
+    pub(in crate::server) min_processes: usize,
+    pub(in crate::server) max_processes: usize,
     /// Requests at one process at a time.
-    pub(super) pipeline: usize,
-    pub(super) max_queue: usize,
-    pub(super) queue_timeout: Option<Duration>,
+    pub(in crate::server) pipeline: usize,
+    pub(in crate::server) max_queue: usize,
+    pub(in crate::server) queue_timeout: Option<Duration>,
     /// From the write of a request to its reply.
-    pub(super) reply_timeout: Option<Duration>,
-    pub(super) idle_timeout: Option<Duration>,
-    pub(super) max_requests: Option<u64>,
-    pub(super) restart_delay: Duration,
-    pub(super) max_restart_delay: Duration,
+    pub(in crate::server) reply_timeout: Option<Duration>,
+    pub(in crate::server) idle_timeout: Option<Duration>,
+    pub(in crate::server) max_requests: Option<u64>,
+    pub(in crate::server) restart_delay: Duration,
+    pub(in crate::server) max_restart_delay: Duration,
 }
 
 /// Names a process of the pool; never used twice.
@@ -60,6 +61,17 @@ pub(super) enum Action<R> {
     CircuitClosed,
 }
 
+/// What a line of a process is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Line<R> {
+    /// The reply to this request, which was written so long ago.
+    Reply(R, Duration),
+    /// Nobody asked; the process is ended.
+    Unasked,
+    /// Nobody listens to the process any more.
+    Unheard,
+}
+
 /// Why a request got no reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -85,7 +97,16 @@ pub(super) enum Why {
     Stopped,
 }
 
+/// What a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doing {
+    Waits,
+    Works,
+    Ends,
+}
+
 /// Processes by state.
+#[cfg(test)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) starting: usize,
@@ -149,12 +170,13 @@ pub(super) struct Pool<R> {
 }
 
 impl<R> Pool<R> {
-    pub(super) fn new(limits: Limits) -> Self {
+    /// Its processes are numbered from `first` on.
+    pub(super) fn new(limits: Limits, first: u64) -> Self {
         Self {
             circuit: Circuit::new(limits.restart_delay, limits.max_restart_delay),
             limits,
             processes: BTreeMap::new(),
-            next_key: 0,
+            next_key: first,
             queue: VecDeque::new(),
             idle: Vec::new(),
             starting: 0,
@@ -167,6 +189,11 @@ impl<R> Pool<R> {
         }
     }
 
+    /// The number of the next process.
+    pub(super) fn next_key(&self) -> u64 {
+        self.next_key
+    }
+
     /// What is to be done next. To be asked after every call until there is nothing.
     pub(super) fn next_action(&mut self) -> Option<Action<R>> {
         self.actions.pop_front()
@@ -177,6 +204,7 @@ impl<R> Pool<R> {
         self.wake
     }
 
+    #[cfg(test)]
     pub(super) fn counts(&self) -> Counts {
         let mut counts = Counts {
             starting: self.starting,
@@ -194,11 +222,24 @@ impl<R> Pool<R> {
         counts
     }
 
+    /// Whether the process waits for a request, owes a reply or is on its way out; `None`: it is
+    /// not there yet, or no more.
+    pub(super) fn doing(&self, key: Key) -> Option<Doing> {
+        let process = self.processes.get(&key)?;
+        match process.state {
+            State::Starting => None,
+            State::Live if process.owed.is_empty() => Some(Doing::Waits),
+            State::Live => Some(Doing::Works),
+            State::Ending(_) => Some(Doing::Ends),
+        }
+    }
+
     pub(super) fn queue_length(&self) -> usize {
         self.queue.len()
     }
 
     /// Whether requests are refused because no process lives long enough to answer.
+    #[cfg(test)]
     pub(super) fn is_circuit_open(&self) -> bool {
         self.circuit.is_open()
     }
@@ -257,17 +298,16 @@ impl<R> Pool<R> {
         self.balance(now);
     }
 
-    /// The process wrote a line. It answers the returned request, which was written so long ago;
-    /// `None`: nobody asked, and the process is ended.
-    pub(super) fn reply(&mut self, now: Instant, key: Key) -> Option<(R, Duration)> {
-        let process = self.processes.get_mut(&key)?;
+    /// The process wrote a line.
+    pub(super) fn line(&mut self, now: Instant, key: Key) -> Line<R> {
+        let Some(process) = self.processes.get_mut(&key) else { return Line::Unheard };
         if process.state != State::Live {
-            return None;
+            return Line::Unheard;
         }
         let Some(owed) = process.owed.pop_front() else {
             self.end(key, Why::Protocol);
             self.balance(now);
-            return None;
+            return Line::Unasked;
         };
         process.has_replied = true;
         let is_last = process.owed.is_empty();
@@ -281,7 +321,7 @@ impl<R> Pool<R> {
             (true, false) => self.make_idle(now, key),
         }
         self.balance(now);
-        Some((owed.request.token, now.saturating_duration_since(owed.written)))
+        Line::Reply(owed.request.token, now.saturating_duration_since(owed.written))
     }
 
     /// What the process wrote can be no reply.
@@ -377,213 +417,6 @@ impl<R> Pool<R> {
             }
         }
         self.behind = 0;
-    }
-}
-
-impl<R> Pool<R> {
-    fn arm(&mut self, at: Option<Instant>) {
-        if let Some(at) = at
-            && self.wake.is_none_or(|wake| at < wake)
-        {
-            self.wake = Some(at);
-        }
-    }
-
-    /// Gives what waits to whom it can be given to, and starts what is wanted.
-    fn balance(&mut self, now: Instant) {
-        while !self.queue.is_empty()
-            && let Some(key) = self.free()
-        {
-            let request = self.queue.pop_front().expect("it is not empty");
-            self.give(now, key, request);
-        }
-        while self.is_one_wanted() {
-            if let Some(at) = self.circuit.not_before(now) {
-                return self.arm(Some(at));
-            }
-            self.start(now);
-            self.circuit.note_start(now);
-        }
-    }
-
-    /// Whom to ask next: an idle one, else the one with the least to do that may be given more.
-    fn free(&self) -> Option<Key> {
-        if let Some(&(key, _)) = self.idle.last() {
-            return Some(key);
-        }
-        if self.limits.pipeline == 1 {
-            return None;
-        }
-        let has_room = |process: &Process<R>| {
-            process.state == State::Live
-                && !process.is_retiring
-                && process.owed.len() < self.limits.pipeline
-        };
-        let processes = self.processes.iter().filter(|(_, process)| has_room(process));
-        processes.min_by_key(|(_, process)| process.owed.len()).map(|(key, _)| *key)
-    }
-
-    fn give(&mut self, now: Instant, key: Key, request: Request<R>) {
-        self.idle.pop_if(|(idle, _)| *idle == key);
-        let process = self.processes.get_mut(&key).expect("it is free");
-        self.behind += usize::from(!process.owed.is_empty());
-        process.given += 1;
-        let waited = now.saturating_duration_since(request.arrived);
-        self.actions.push_back(Action::Write { process: key, line: request.line.clone(), waited });
-        process.owed.push_back(Owed { request, written: now });
-        if self.limits.max_requests.is_some_and(|most| process.given >= most) {
-            process.is_retiring = true;
-            self.alive -= 1;
-            self.replacements += 1;
-        }
-        self.arm(self.limits.reply_timeout.map(|timeout| now + timeout));
-    }
-
-    fn is_one_wanted(&self) -> bool {
-        let waiting = self.queue.len() + self.behind;
-        let has_demand = self.starting < waiting || self.replacements > 0;
-        let is_wanted =
-            self.alive < self.limits.min_processes || (has_demand && self.idle.is_empty());
-        is_wanted
-            && !self.is_stopping
-            && !self.circuit.is_open()
-            && self.alive < self.limits.max_processes
-            && self.processes.len() < 2 * self.limits.max_processes
-    }
-
-    fn start(&mut self, now: Instant) -> Key {
-        let key = Key(self.next_key);
-        self.next_key += 1;
-        let process = Process {
-            state: State::Starting,
-            since: now,
-            owed: VecDeque::new(),
-            given: 0,
-            has_replied: false,
-            is_retiring: false,
-        };
-        self.processes.insert(key, process);
-        self.starting += 1;
-        self.alive += 1;
-        self.replacements = self.replacements.saturating_sub(1);
-        self.actions.push_back(Action::Start(key));
-        key
-    }
-
-    fn make_idle(&mut self, now: Instant, key: Key) {
-        self.idle.push((key, now));
-        if self.alive > self.limits.min_processes {
-            self.arm(self.limits.idle_timeout.map(|timeout| now + timeout));
-        }
-    }
-
-    /// From now on the process is not asked.
-    fn leave(&mut self, key: Key, why: Why) {
-        let Some(process) = self.processes.get_mut(&key) else { return };
-        match process.state {
-            State::Starting => self.starting -= 1,
-            State::Live => {
-                self.idle.retain(|(idle, _)| *idle != key);
-                self.behind -= process.owed.len().saturating_sub(1);
-            }
-            State::Ending(_) => return,
-        }
-        self.alive -= usize::from(!process.is_retiring);
-        process.state = State::Ending(why);
-    }
-
-    fn end(&mut self, key: Key, why: Why) {
-        self.leave(key, why);
-        self.actions.push_back(Action::End(key));
-    }
-
-    /// Ends a process, and the wait of whom it would have had to answer next. Those behind wait for
-    /// its end, which shows what it has read of them.
-    fn fail_first(&mut self, now: Instant, key: Key, failure: Failure, why: Why) {
-        let is_live = |process: &&mut Process<R>| process.state == State::Live;
-        if self.processes.get_mut(&key).filter(is_live).is_none() {
-            return;
-        }
-        self.end(key, why);
-        let process = self.processes.get_mut(&key).expect("it has not ended yet");
-        if let Some(owed) = process.owed.pop_front() {
-            self.actions.push_back(Action::Fail(owed.request.token, failure));
-        }
-        self.balance(now);
-    }
-
-    /// What an ended process owed: the last of it, of which it read nothing, is asked again.
-    fn put_back(&mut self, mut owed: VecDeque<Owed<R>>, mut unread: usize) {
-        while let Some(last) = owed.pop_back_if(|last| last.request.line.len() <= unread) {
-            unread -= last.request.line.len();
-            let request = last.request;
-            let at = self.queue.partition_point(|other| other.arrived < request.arrived);
-            self.arm(self.limits.queue_timeout.map(|timeout| request.arrived + timeout));
-            self.queue.insert(at, request);
-        }
-        for owed in owed {
-            self.actions.push_back(Action::Fail(owed.request.token, Failure::ProcessEnded));
-        }
-    }
-
-    fn refuse_queue(&mut self, failure: Failure) {
-        for request in self.queue.drain(..) {
-            self.actions.push_back(Action::Fail(request.token, failure));
-        }
-    }
-
-    fn time_out_queue(&mut self, now: Instant) {
-        let Some(timeout) = self.limits.queue_timeout else { return };
-        while let Some(request) = self.queue.pop_front_if(|first| now >= first.arrived + timeout) {
-            self.actions.push_back(Action::Fail(request.token, Failure::QueueTimeout));
-        }
-    }
-
-    /// Processes that have owed their next reply for too long.
-    fn late(&self, now: Instant) -> impl Iterator<Item = Key> {
-        let timeout = self.limits.reply_timeout;
-        let is_late = move |process: &Process<R>| {
-            let first = process.owed.front();
-            process.state == State::Live
-                && first.zip(timeout).is_some_and(|(first, timeout)| now >= first.written + timeout)
-        };
-        let late = self.processes.iter().filter(move |(_, process)| is_late(process));
-        late.map(|(key, _)| *key)
-    }
-
-    fn end_idle(&mut self, now: Instant) {
-        let Some(timeout) = self.limits.idle_timeout else { return };
-        while self.is_one_surplus()
-            && let Some(&(key, since)) = self.idle.first()
-            && now >= since + timeout
-        {
-            self.end(key, Why::Idle);
-        }
-    }
-
-    /// While the circuit is open, the process that is tried stays.
-    fn is_one_surplus(&self) -> bool {
-        self.alive > self.limits.min_processes && !self.circuit.is_open()
-    }
-
-    /// The exact next moment at which time alone changes something.
-    fn next(&self, now: Instant) -> Option<Instant> {
-        let limits = &self.limits;
-        let after = |since: Instant, timeout: Option<Duration>| timeout.map(|time| since + time);
-        let of_process = |process: &Process<R>| match process.state {
-            State::Live => {
-                process.owed.front().and_then(|owed| after(owed.written, limits.reply_timeout))
-            }
-            State::Ending(Why::HungUp) => Some(process.since + LAST_BREATH),
-            State::Starting | State::Ending(_) => None,
-        };
-        let queue = self.queue.front().and_then(|first| after(first.arrived, limits.queue_timeout));
-        let idle = self.idle.first().filter(|_| self.is_one_surplus());
-        let idle = idle.and_then(|(_, since)| after(*since, limits.idle_timeout));
-        let start = self.is_one_wanted().then(|| self.circuit.not_before(now)).flatten();
-        let trial = self.circuit.next(|key| self.idle_since(key));
-        let processes = self.processes.values().filter_map(of_process);
-        processes.chain([queue, idle, start, trial].into_iter().flatten()).min()
     }
 }
 

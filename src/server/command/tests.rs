@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, unbounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{Keeper, KeeperThread, Order, ProcessId, Program, Setup, SpawnError, Started};
+use super::keeper::{Order, ProcessId, SpawnError, Started};
+use super::{Keeper, KeeperThread, Program, Setup};
 
 /// Nothing here takes that long; a test that waits longer has failed.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -30,7 +30,7 @@ struct Stage {
 
 impl Stage {
     fn new(limits: Limits) -> Self {
-        Self { pool: Pool::new(limits), now: Instant::now() }
+        Self { pool: Pool::new(limits, 0), now: Instant::now() }
     }
 
     /// With so many processes that wait for their first request.
@@ -48,7 +48,10 @@ impl Stage {
     }
 
     fn reply(&mut self, key: u64) -> Option<u32> {
-        Some(self.pool.reply(self.now, Key(key))?.0)
+        match self.pool.line(self.now, Key(key)) {
+            Line::Reply(number, _) => Some(number),
+            Line::Unasked | Line::Unheard => None,
+        }
     }
 
     /// Time passes; the pool is called when it wants to be.

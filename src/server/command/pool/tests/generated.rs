@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use proptest::prelude::*;
 
-use super::super::*;
+use crate::server::command::pool::*;
 
 #[derive(Debug, Clone, Copy)]
 enum Event {
@@ -45,7 +45,7 @@ struct Running {
 
 impl Model {
     fn new(limits: Limits) -> Self {
-        let pool = Pool::new(limits.clone());
+        let pool = Pool::new(limits.clone(), 0);
         let (open, running) = (BTreeMap::new(), BTreeMap::new());
         let now = Instant::now();
         Self {
@@ -115,9 +115,12 @@ impl Model {
         let process = self.running.get_mut(&key).unwrap();
         let is_deaf = process.is_to_end || process.has_hung_up;
         let expected = if is_deaf { None } else { process.owed.pop_front() };
-        let got = self.pool.reply(self.now, key);
-        assert_eq!(got.map(|(number, _)| number), expected.map(|(number, _)| number));
-        if let Some((number, _)) = got {
+        let got = match self.pool.line(self.now, key) {
+            Line::Reply(number, _) => Some(number),
+            Line::Unasked | Line::Unheard => None,
+        };
+        assert_eq!(got, expected.map(|(number, _)| number));
+        if let Some(number) = got {
             assert!(self.open.remove(&number).is_some(), "{number} is answered twice");
         }
     }
@@ -276,7 +279,7 @@ proptest! {
         while !model.ordered.is_empty() {
             model.act(Event::Started(0));
         }
-        let all_end = model.running.values().all(|process| process.is_to_end || process.has_hung_up);
-        prop_assert!(all_end, "a process outlives the pool");
+        let ends = |process: &Running| process.is_to_end || process.has_hung_up;
+        prop_assert!(model.running.values().all(ends), "a process outlives the pool");
     }
 }

@@ -1,0 +1,94 @@
+//! What the keeper tells a worker of its processes. It never blocks and never gets lost: not in the
+//! worker's inbox, which may be full, but through a channel of its own with its own bell.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::ExitStatus;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::keeper::{Keeper, Order, ProcessId, SpawnError, Started};
+use super::pool::Key;
+use super::program::Program;
+
+/// Something that happened to a process of the listener of that index.
+#[derive(Debug)]
+pub(super) enum News {
+    Started(usize, Key, Result<Started, SpawnError>),
+    Ended(usize, Key, ExitStatus),
+}
+
+/// The worker's end.
+pub(super) struct Newsroom {
+    pub(super) news: Receiver<News>,
+    /// Readable when there may be some.
+    pub(super) bell: Arc<OwnedFd>,
+}
+
+/// The keeper's end. Clones lead to the same worker.
+#[derive(Clone)]
+pub(in crate::server) struct Reporter {
+    news: Sender<News>,
+    bell: Arc<OwnedFd>,
+}
+
+/// A newsroom and a way to it.
+pub(super) fn newsroom() -> io::Result<(Newsroom, Reporter)> {
+    // No bound is needed: there are two for each process at most, and those have one.
+    let (sender, news) = unbounded();
+    let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    Ok((Newsroom { news, bell: bell.clone() }, Reporter { news: sender, bell }))
+}
+
+impl Newsroom {
+    /// To be called before the news are taken, so that none is overlooked.
+    pub(super) fn silence(&self) {
+        // It fails where the bell has not rung.
+        let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+    }
+}
+
+impl Reporter {
+    /// Makes the worker look.
+    pub(in crate::server) fn ring(&self) {
+        // It fails where the bell has rung 2^64 - 2 times, unheard.
+        let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+    }
+
+    /// Has a process started, and what happens to it told.
+    pub(super) fn order(
+        &self,
+        keeper: &Keeper,
+        listener: usize,
+        key: Key,
+        program: &Arc<Program>,
+        environment: Vec<(String, String)>,
+    ) {
+        let (first, last, orphaned) = (self.clone(), self.clone(), keeper.clone());
+        keeper.spawn(Order {
+            program: program.clone(),
+            environment,
+            started: Box::new(move |result| {
+                let process = result.as_ref().ok().map(|started| started.process);
+                if !first.tell(News::Started(listener, key, result))
+                    && let Some(process) = process
+                {
+                    orphaned.end(process);
+                }
+            }),
+            ended: Box::new(move |_: ProcessId, status| {
+                // Nobody counts it any more.
+                let _ = last.tell(News::Ended(listener, key, status));
+            }),
+        });
+    }
+
+    /// Whether the worker is there to be told.
+    fn tell(&self, news: News) -> bool {
+        let is_told = self.news.send(news).is_ok();
+        self.ring();
+        is_told
+    }
+}

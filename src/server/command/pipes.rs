@@ -1,0 +1,185 @@
+//! The pipes of a process, which never wait: bytes that it did not take yet, and lines cut out of
+//! what it wrote.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::io::{Errno, ioctl_fionread, read, write};
+
+/// What is written to a process. Nothing is lost but what it did not read before its end.
+#[derive(Debug)]
+pub(super) struct Input {
+    pipe: OwnedFd,
+    /// What the pipe did not take yet, of the first one from `at` on.
+    rest: VecDeque<Arc<[u8]>>,
+    at: usize,
+    /// The process reads no more.
+    is_broken: bool,
+}
+
+impl Input {
+    pub(super) fn new(pipe: OwnedFd) -> Self {
+        Self { pipe, rest: VecDeque::new(), at: 0, is_broken: false }
+    }
+
+    pub(super) fn pipe(&self) -> &OwnedFd {
+        &self.pipe
+    }
+
+    /// Writes behind what is left, as far as the pipe takes it.
+    pub(super) fn write(&mut self, bytes: Arc<[u8]>) {
+        self.rest.push_back(bytes);
+        if self.rest.len() == 1 {
+            self.flush();
+        }
+    }
+
+    /// Whether something is left, so that the pipe's room is waited for.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.rest.is_empty() && !self.is_broken
+    }
+
+    /// Goes on with what is left.
+    pub(super) fn flush(&mut self) {
+        while let Some(first) = self.rest.front().filter(|_| !self.is_broken) {
+            match write(&self.pipe, &first[self.at..]) {
+                Ok(taken) if self.at + taken == first.len() => {
+                    self.rest.pop_front();
+                    self.at = 0;
+                }
+                Ok(taken) => self.at += taken,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                // What it has not read is told by `unread`.
+                Err(_) => self.is_broken = true,
+            }
+        }
+    }
+
+    /// Bytes of the end of all that was written that the process has not read.
+    pub(super) fn unread(&self) -> usize {
+        // The pipe outlives its reader: what lies in it was never read.
+        let piped = ioctl_fionread(&self.pipe).unwrap_or(0);
+        let left: usize = self.rest.iter().map(|bytes| bytes.len()).sum();
+        usize::try_from(piped).unwrap_or(0) + left - self.at
+    }
+}
+
+/// One read(2); an interrupted one is tried again.
+pub(super) fn read_into(pipe: &OwnedFd, buffer: &mut [u8]) -> Result<usize, Errno> {
+    loop {
+        match read(pipe, &mut *buffer) {
+            Err(Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// Cuts lines out of what a process wrote. A line ends with LF; a CR before it is not part of it.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    /// The beginning of a line whose end has not come.
+    begun: Vec<u8>,
+}
+
+/// A line is longer than allowed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct TooLong;
+
+impl Lines {
+    /// The next line of `chunk`, from `at` on; `None`: its end has not come yet.
+    ///
+    /// # Errors
+    /// It is longer than `most`, or will be.
+    pub(super) fn next(
+        &mut self,
+        chunk: &[u8],
+        at: &mut usize,
+        most: usize,
+    ) -> Option<Result<Vec<u8>, TooLong>> {
+        let rest = &chunk[*at..];
+        let Some(end) = memchr::memchr(b'\n', rest) else {
+            // One byte more may be a CR.
+            if self.begun.len() + rest.len() > most + 1 {
+                return Some(Err(TooLong));
+            }
+            self.begun.extend_from_slice(rest);
+            *at = chunk.len();
+            return None;
+        };
+        *at += end + 1;
+        let mut line = std::mem::take(&mut self.begun);
+        line.extend_from_slice(&rest[..end]);
+        line.pop_if(|last| *last == b'\r');
+        Some(if line.len() > most { Err(TooLong) } else { Ok(line) })
+    }
+
+    /// What has come of a line so far.
+    pub(super) fn begun(&self) -> &[u8] {
+        &self.begun
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOST: usize = 5;
+
+    #[track_caller]
+    fn check(chunks: &[&str], expected: &[Result<&str, TooLong>]) {
+        let mut lines = Lines::default();
+        let mut found = Vec::new();
+        for chunk in chunks {
+            let mut at = 0;
+            while let Some(line) = lines.next(chunk.as_bytes(), &mut at, MOST) {
+                let is_over = line.is_err();
+                found.push(line.map(|line| String::from_utf8(line).unwrap()));
+                if is_over {
+                    break;
+                }
+            }
+        }
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|line| line.as_ref().map(|line| (*line).to_owned()).map_err(|_| TooLong))
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn lines_are_the_same_however_they_come() {
+        check(&["one\n\ntwo\r\n"], &[Ok("one"), Ok(""), Ok("two")]);
+        check(&["o", "ne", "\n\nt", "wo\r", "\nx"], &[Ok("one"), Ok(""), Ok("two")]);
+        check(&["a\rb\n"], &[Ok("a\rb")]);
+    }
+
+    #[test]
+    fn a_line_over_the_limit_is_noticed_before_its_end() {
+        check(&["12345\r\n12345\n"], &[Ok("12345"), Ok("12345")]);
+        check(&["123456\n"], &[Err(TooLong)]);
+        check(&["1234567"], &[Err(TooLong)]);
+        check(&["12345", "67"], &[Err(TooLong)]);
+    }
+
+    #[test]
+    fn what_nobody_has_read_of_a_pipe_is_known_after_the_reader_is_gone() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let (reader, writer) = (OwnedFd::from(reader), OwnedFd::from(writer));
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        let mut input = Input::new(writer);
+        input.write(Arc::from(&b"hello\n"[..]));
+        input.write(Arc::from(vec![b'x'; 100_000]));
+        assert!(input.is_waiting());
+        let mut buffer = [0; 4];
+        assert_eq!(read_into(&reader, &mut buffer), Ok(4));
+        assert_eq!(input.unread(), 100_002);
+        drop(reader);
+        input.flush();
+        assert_eq!(input.unread(), 100_002);
+        assert!(!input.is_waiting());
+        input.write(Arc::from(&b"more"[..]));
+        assert_eq!(input.unread(), 100_006);
+    }
+}

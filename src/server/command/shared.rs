@@ -1,0 +1,489 @@
+//! A program that all clients of a listener share, at the worker that it lives with: its pool, and
+//! the pipes of its processes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use rustix::io::Errno;
+use tracing::{info, warn};
+
+use crate::client_text::ClientText;
+use crate::metrics::names::{CommandRefusal, ProcessEnd, ProcessState};
+use crate::metrics::{CommandInstruments, CommandRecorders, ProcessGauge};
+use crate::responder::{Late, Ticket};
+
+use super::keeper::{Keeper, ProcessId, SpawnError, Started};
+use super::news::Reporter;
+use super::pipes::{Input, Lines, TooLong, read_into};
+use super::pool::{Action, Doing, Failure, Key, Limits, Line, Pool, Why};
+use super::program::Program;
+use super::proof::Proof;
+
+/// An answer that found its worker's inbox full is offered again so much later.
+const OFFER_AGAIN: Duration = Duration::from_millis(5);
+
+/// What a shared program is made of.
+pub(in crate::server) struct Plan {
+    /// The listener's place in the config.
+    pub(in crate::server) listener: usize,
+    /// The listener's name.
+    pub(in crate::server) name: String,
+    pub(in crate::server) program: Arc<Program>,
+    pub(in crate::server) limits: Limits,
+    pub(in crate::server) max_reply_bytes: usize,
+    /// What is answered where no process can; empty = the connection closes.
+    pub(in crate::server) overload_reply: String,
+    pub(in crate::server) instruments: Arc<CommandInstruments>,
+}
+
+/// Whom a reply is for.
+pub(super) enum Asker {
+    Client(Ticket),
+    /// The start of the server.
+    Proof,
+}
+
+pub(super) struct SharedProgram {
+    plan: Plan,
+    pool: Pool<Asker>,
+    keeper: Keeper,
+    reporter: Reporter,
+    recorders: CommandRecorders,
+    processes: BTreeMap<Key, Process>,
+    proof: Option<Proof>,
+    /// Answers that found the inbox full, and when they are offered again.
+    unsent: VecDeque<(Ticket, Late)>,
+    offer_at: Option<Instant>,
+    shown_queue: usize,
+}
+
+struct Process {
+    gauge: ProcessGauge,
+    /// `None` while it is being started.
+    running: Option<Running>,
+}
+
+struct Running {
+    id: ProcessId,
+    tokens: Tokens,
+    input: Input,
+    is_input_registered: bool,
+    /// `None` once it is not read any more.
+    output: Option<OwnedFd>,
+    lines: Lines,
+}
+
+/// What epoll calls the two pipes of a process.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tokens {
+    pub(super) input: Token,
+    pub(super) output: Token,
+}
+
+/// What a worker lends its programs.
+pub(super) struct Desk<'h> {
+    pub(super) registry: &'h Registry,
+    pub(super) buffer: &'h mut [u8],
+    pub(super) now: Instant,
+}
+
+impl SharedProgram {
+    pub(super) fn new(
+        plan: Plan,
+        keeper: Keeper,
+        reporter: Reporter,
+        recorders: CommandRecorders,
+        proof: Proof,
+    ) -> Self {
+        Self {
+            pool: Pool::new(plan.limits.clone(), 0),
+            plan,
+            keeper,
+            reporter,
+            recorders,
+            processes: BTreeMap::new(),
+            proof: Some(proof),
+            unsent: VecDeque::new(),
+            offer_at: None,
+            shown_queue: 0,
+        }
+    }
+
+    pub(super) fn listener(&self) -> usize {
+        self.plan.listener
+    }
+
+    /// When to call [`SharedProgram::tick`].
+    pub(super) fn wake(&self) -> Option<Instant> {
+        let proof = self.proof.as_ref().and_then(Proof::until);
+        [self.pool.wake(), self.offer_at, proof].into_iter().flatten().min()
+    }
+
+    /// Starts the first processes, and shows that the program answers.
+    pub(super) fn begin(&mut self, desk: &mut Desk<'_>) {
+        self.pool.begin(desk.now);
+        if let Some(line) = self.proof.as_mut().and_then(|proof| proof.begin(desk.now)) {
+            self.pool.request(desk.now, Asker::Proof, line);
+        }
+        self.act(desk);
+        self.conclude_proof();
+    }
+
+    pub(super) fn request(&mut self, ticket: Ticket, line: Arc<[u8]>, desk: &mut Desk<'_>) {
+        self.pool.request(desk.now, Asker::Client(ticket), line);
+        self.act(desk);
+    }
+
+    pub(super) fn tick(&mut self, desk: &mut Desk<'_>) {
+        if self.offer_at.is_some_and(|at| desk.now >= at) {
+            self.offer_at = None;
+            for _ in 0..self.unsent.len() {
+                let Some((ticket, late)) = self.unsent.pop_front() else { break };
+                self.answer(ticket, late, desk.now);
+            }
+        }
+        if let Some(proof) = &mut self.proof {
+            let begun = |process: &Process| Some(process.running.as_ref()?.lines.begun().to_vec());
+            let came = self.processes.values().find_map(begun).unwrap_or_default();
+            proof.check_time(desk.now, &came);
+        }
+        self.conclude_proof();
+        self.pool.tick(desk.now);
+        self.act(desk);
+    }
+
+    pub(super) fn started(
+        &mut self,
+        key: Key,
+        result: Result<Started, SpawnError>,
+        tokens: Tokens,
+        desk: &mut Desk<'_>,
+    ) {
+        let result = result.map_err(|error| error.to_string()).and_then(|started| {
+            let output = started.output.as_raw_fd();
+            let readable = Interest::READABLE;
+            desk.registry.register(&mut SourceFd(&output), tokens.output, readable).map_err(
+                |error| {
+                    self.keeper.end(started.process);
+                    error.to_string()
+                },
+            )?;
+            Ok(started)
+        });
+        let Some(process) = self.processes.get_mut(&key) else { return };
+        match result {
+            Ok(Started { process: id, input, output }) => {
+                process.running = Some(Running {
+                    id,
+                    tokens,
+                    input: Input::new(input),
+                    is_input_registered: false,
+                    output: Some(output),
+                    lines: Lines::default(),
+                });
+                self.plan.instruments.started();
+                self.pool.started(desk.now, key);
+                if let Some(proof) = &mut self.proof {
+                    proof.note_start();
+                }
+                self.show(key);
+            }
+            Err(error) => {
+                warn!(listener = self.plan.name, error, "a process could not be started");
+                self.plan.instruments.start_failed();
+                self.processes.remove(&key);
+                if let Some(proof) = &mut self.proof {
+                    proof.fail_start(&error);
+                }
+                self.pool.start_failed(desk.now, key);
+            }
+        }
+        self.act(desk);
+        self.conclude_proof();
+    }
+}
+
+impl SharedProgram {
+    /// The process may take more.
+    pub(super) fn writable(&mut self, key: Key, desk: &mut Desk<'_>) {
+        if let Some(running) = self.running(key) {
+            running.input.flush();
+            running.register_input(desk);
+        }
+    }
+
+    /// The process may have written something. What it could not say here it says again.
+    pub(super) fn readable(&mut self, key: Key, until_empty: bool, desk: &mut Desk<'_>) {
+        self.read(key, until_empty, desk);
+        self.act(desk);
+        self.conclude_proof();
+    }
+
+    /// The process has ended; what it wrote before is read.
+    pub(super) fn ended(&mut self, key: Key, status: ExitStatus, desk: &mut Desk<'_>) {
+        self.read(key, true, desk);
+        let Some(process) = self.processes.remove(&key) else { return };
+        let unread = process.running.as_ref().map_or(0, |running| running.input.unread());
+        if let Some(proof) = &mut self.proof {
+            proof.note_end(status);
+        }
+        let why = self.pool.ended(desk.now, key, unread);
+        let reason = match why {
+            Some(Why::Idle) => ProcessEnd::Idle,
+            Some(Why::MaxRequests) => ProcessEnd::MaxRequests,
+            Some(Why::Timeout) => ProcessEnd::Timeout,
+            Some(Why::Protocol) => ProcessEnd::Protocol,
+            Some(Why::Stopped) => ProcessEnd::Stopped,
+            Some(Why::HungUp) | None => by_itself(status),
+        };
+        self.plan.instruments.ended(reason);
+        if let (None, Some(running)) = (why, &process.running) {
+            let (listener, pid) = (&self.plan.name, running.id.pid());
+            info!(listener, pid, %status, "a process ended");
+        }
+        self.act(desk);
+        self.conclude_proof();
+    }
+
+    /// Ends every process; whoever waits gets no reply.
+    pub(super) fn stop(&mut self, desk: &mut Desk<'_>) {
+        self.proof = None;
+        self.pool.stop();
+        self.act(desk);
+        self.unsent.clear();
+    }
+
+    /// After a panic nothing here is to be trusted but which processes there are: they end, whoever
+    /// waits gets no reply, and new ones are started.
+    pub(super) fn begin_anew(&mut self, desk: &mut Desk<'_>) {
+        self.pool = Pool::new(self.plan.limits.clone(), self.pool.next_key());
+        self.unsent.clear();
+        self.offer_at = None;
+        self.plan.instruments.circuit(false);
+        for process in self.processes.values_mut() {
+            process.gauge.enter(ProcessState::Ending);
+            if let Some(running) = &process.running {
+                self.keeper.end(running.id);
+            }
+        }
+        self.begin(desk);
+    }
+
+    fn running(&mut self, key: Key) -> Option<&mut Running> {
+        self.processes.get_mut(&key)?.running.as_mut()
+    }
+
+    fn read(&mut self, key: Key, until_empty: bool, desk: &mut Desk<'_>) {
+        loop {
+            let Some(running) = self.running(key) else { return };
+            let Some(output) = &running.output else { return };
+            let length = match read_into(output, desk.buffer) {
+                Ok(0) => {
+                    running.output = None;
+                    return self.pool.hung_up(desk.now, key);
+                }
+                Ok(length) => length,
+                Err(Errno::AGAIN) => return,
+                Err(_) => {
+                    running.output = None;
+                    return self.pool.hung_up(desk.now, key);
+                }
+            };
+            let is_all = length < desk.buffer.len() && !until_empty;
+            let mut at = 0;
+            while let Some(line) = self.next_line(key, &desk.buffer[..length], &mut at) {
+                if !self.take_line(key, line, desk.now) {
+                    return;
+                }
+            }
+            if is_all {
+                return;
+            }
+        }
+    }
+
+    fn next_line(
+        &mut self,
+        key: Key,
+        chunk: &[u8],
+        at: &mut usize,
+    ) -> Option<Result<Vec<u8>, TooLong>> {
+        let most = self.plan.max_reply_bytes;
+        self.running(key)?.lines.next(chunk, at, most)
+    }
+
+    /// Whether the process is read on.
+    fn take_line(&mut self, key: Key, line: Result<Vec<u8>, TooLong>, now: Instant) -> bool {
+        let Ok(mut line) = line else {
+            let pid = self.pid(key);
+            let (listener, most) = (&self.plan.name, self.plan.max_reply_bytes);
+            warn!(listener, pid, most, "a reply is longer than max_reply_bytes");
+            self.pool.violated(now, key);
+            self.deafen(key);
+            return false;
+        };
+        match self.pool.line(now, key) {
+            Line::Reply(Asker::Client(ticket), took) => {
+                self.recorders.observe_reply(took);
+                line.push(b'\n');
+                self.answer(ticket, Late::Bytes(line), now);
+            }
+            Line::Reply(Asker::Proof, _) => {
+                if let Some(proof) = &mut self.proof {
+                    proof.note_reply();
+                }
+            }
+            Line::Unasked => {
+                let pid = self.pid(key);
+                let (listener, text) = (&self.plan.name, ClientText::new(&line));
+                warn!(listener, pid, %text, "a process wrote a line that nobody asked for");
+                self.deafen(key);
+                return false;
+            }
+            Line::Unheard => {
+                self.deafen(key);
+                return false;
+            }
+        }
+        self.show(key);
+        true
+    }
+
+    /// What the process writes from now on concerns nobody.
+    fn deafen(&mut self, key: Key) {
+        if let Some(running) = self.running(key) {
+            running.output = None;
+        }
+    }
+
+    fn pid(&mut self, key: Key) -> Option<u32> {
+        self.running(key).map(|running| running.id.pid())
+    }
+
+    /// Does what the pool wants done.
+    fn act(&mut self, desk: &mut Desk<'_>) {
+        while let Some(action) = self.pool.next_action() {
+            match action {
+                Action::Start(key) => {
+                    let gauge = self.plan.instruments.process();
+                    self.processes.insert(key, Process { gauge, running: None });
+                    let (keeper, program) = (&self.keeper, &self.plan.program);
+                    self.reporter.order(keeper, self.plan.listener, key, program, Vec::new());
+                }
+                Action::Write { process, line, waited } => {
+                    self.recorders.observe_wait(waited);
+                    if let Some(running) = self.running(process) {
+                        running.input.write(line);
+                        running.register_input(desk);
+                    }
+                    self.show(process);
+                }
+                Action::Fail(asker, failure) => self.fail(asker, failure, desk.now),
+                Action::End(key) => {
+                    if let Some(running) = self.running(key) {
+                        let id = running.id;
+                        self.keeper.end(id);
+                    }
+                    self.show(key);
+                }
+                Action::CircuitOpened(delay) => {
+                    let (listener, seconds) = (&self.plan.name, delay.as_secs_f64());
+                    self.plan.instruments.circuit(true);
+                    warn!(
+                        listener,
+                        seconds, "its processes die before they answer: refused until one lives"
+                    );
+                }
+                Action::CircuitClosed => {
+                    self.plan.instruments.circuit(false);
+                    info!(listener = self.plan.name, "its processes live again");
+                }
+            }
+        }
+        let length = self.pool.queue_length();
+        if length != self.shown_queue {
+            self.shown_queue = length;
+            self.plan.instruments.queue_length(length);
+        }
+    }
+
+    /// The gauge tells what the process does.
+    fn show(&mut self, key: Key) {
+        let state = match self.pool.doing(key) {
+            None => return,
+            Some(Doing::Waits) => ProcessState::Idle,
+            Some(Doing::Works) => ProcessState::Busy,
+            Some(Doing::Ends) => ProcessState::Ending,
+        };
+        if let Some(process) = self.processes.get_mut(&key) {
+            process.gauge.enter(state);
+        }
+    }
+
+    fn fail(&mut self, asker: Asker, failure: Failure, now: Instant) {
+        let Asker::Client(ticket) = asker else {
+            if let Some(proof) = &mut self.proof {
+                proof.fail(failure);
+            }
+            return;
+        };
+        let instruments = &self.plan.instruments;
+        let refusal = match failure {
+            Failure::QueueFull => CommandRefusal::QueueFull,
+            Failure::QueueTimeout => CommandRefusal::QueueTimeout,
+            Failure::CircuitOpen => CommandRefusal::CircuitOpen,
+            Failure::StartFailed => CommandRefusal::StartFailed,
+            Failure::ReplyTimeout => {
+                instruments.timed_out();
+                return self.answer(ticket, Late::TimedOut, now);
+            }
+            Failure::ProcessEnded => return self.answer(ticket, Late::Failed, now),
+        };
+        instruments.refused(refusal);
+        let late = match self.plan.overload_reply.as_str() {
+            "" => Late::Failed,
+            reply => Late::Reply(reply.to_owned()),
+        };
+        self.answer(ticket, late, now);
+    }
+
+    fn answer(&mut self, ticket: Ticket, late: Late, now: Instant) {
+        if let Err(back) = ticket.resolve(late) {
+            self.unsent.push_back(back);
+            self.offer_at.get_or_insert(now + OFFER_AGAIN);
+        }
+    }
+
+    fn conclude_proof(&mut self) {
+        if self.proof.as_mut().is_some_and(Proof::is_concluded) {
+            self.proof = None;
+        }
+    }
+}
+
+impl Running {
+    /// The pipe's room is waited for only while something is left, and then all the time.
+    fn register_input(&mut self, desk: &Desk<'_>) {
+        if self.input.is_waiting() && !self.is_input_registered {
+            let pipe = self.input.pipe().as_raw_fd();
+            let writable = Interest::WRITABLE;
+            let registered =
+                desk.registry.register(&mut SourceFd(&pipe), self.tokens.input, writable);
+            // Where the kernel refuses, the reply's deadline ends the process.
+            self.is_input_registered = registered.is_ok();
+        }
+    }
+}
+
+fn by_itself(status: ExitStatus) -> ProcessEnd {
+    match status.code() {
+        Some(0) => ProcessEnd::Exited,
+        Some(_) => ProcessEnd::Failed,
+        None => ProcessEnd::Signalled,
+    }
+}

@@ -1,0 +1,159 @@
+//! How programs come into a server: found before anything is bound, given a worker to live with,
+//! and proven before anybody is served.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::{Command, CommandMode, Config, Listener};
+use crate::metrics::Instruments;
+use crate::responder::{Client, Responder, Service};
+use crate::server::command::{
+    Ask, CommandError, Desired, Keeper, KeeperThread, Plan, PoolLimits, Program, Proof, Proven,
+    Setup,
+};
+use crate::server::failures::Failures;
+
+use super::{Post, StartError, unless_zero};
+
+/// Beyond what a pool lets anybody wait: a process that is to end is given 2 s, and no deadline of
+/// a connection is looked at more often than each 50 ms.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// The programs of the listeners that have one, by their places in the config.
+pub(super) type Programs = BTreeMap<usize, Arc<Program>>;
+
+/// What programs bring into a server.
+#[derive(Default)]
+pub(super) struct Commands {
+    pub(super) services: BTreeMap<usize, Service>,
+    pub(super) proofs: Vec<(String, Proven)>,
+    pub(super) keeper: Option<KeeperThread>,
+}
+
+/// Finds every program, so that what could never start is said at once.
+pub(super) fn find(config: &Config, instruments: &Instruments) -> Result<Programs, StartError> {
+    let mut programs = Programs::new();
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let Some(command) = &listener.command else { continue };
+        let counted = instruments.command(index);
+        let count = move |lines| (0..lines).for_each(|_| counted.standard_error_line());
+        let program = Program::resolve(&listener.name, &Setup::of(command), count)
+            .map_err(|error| failed(listener, error.into()))?;
+        programs.insert(index, Arc::new(program));
+    }
+    Ok(programs)
+}
+
+/// Starts the keeper, if it is needed, and gives each shared program to one worker, in turn.
+pub(super) fn settle(
+    config: &Config,
+    programs: Programs,
+    posts: &mut [Post],
+    instruments: &Arc<Instruments>,
+    failures: &Arc<Failures>,
+) -> Result<Commands, StartError> {
+    if programs.is_empty() {
+        return Ok(Commands::default());
+    }
+    let (keeper, thread) = start_keeper(instruments.clone(), failures.clone())?;
+    let mut commands = Commands { keeper: Some(thread), ..Commands::default() };
+    for (turn, (index, program)) in programs.into_iter().enumerate() {
+        let listener = &config.listeners[index];
+        let Some(command) = &listener.command else { continue };
+        let post = &mut posts[turn % posts.len()];
+        match command.mode {
+            CommandMode::Shared => {
+                let (proof, proven) = Proof::new(
+                    command.min_processes,
+                    &command.self_test,
+                    command.self_test_timeout,
+                );
+                let desired = Arc::new(desired(index, listener, command, post, instruments));
+                let plan = plan(index, listener, command, program, instruments);
+                let recorders = instruments.command_recorders(index);
+                post.home.adopt(plan, keeper.clone(), recorders, proof);
+                commands.proofs.push((listener.name.clone(), proven));
+                let ask = move |_: &Client<'_>| -> Box<dyn Responder> {
+                    Box::new(Ask::new(desired.clone()))
+                };
+                commands.services.insert(index, Service::Custom(Arc::new(ask)));
+            }
+            CommandMode::PerConnection => {}
+        }
+    }
+    Ok(commands)
+}
+
+/// Waits until every program has shown that it serves.
+pub(super) fn await_proofs(proofs: Vec<(String, Proven)>) -> Result<(), StartError> {
+    for (listener, proven) in proofs {
+        // Without an outcome the worker has panicked, which says itself.
+        let outcome = proven.recv().unwrap_or_else(|_| {
+            Err(CommandError::Start { problem: "its worker has ended".to_owned() })
+        });
+        outcome.map_err(|source| StartError::Command { listener, source })?;
+    }
+    Ok(())
+}
+
+fn start_keeper(
+    instruments: Arc<Instruments>,
+    failures: Arc<Failures>,
+) -> Result<(Keeper, KeeperThread), StartError> {
+    let panicked = move || {
+        instruments.worker_panics.inc();
+        failures.note(Instant::now())
+    };
+    Keeper::start(panicked)
+        .map_err(|source| StartError::System { what: "thread processes".to_owned(), source })
+}
+
+fn desired(
+    index: usize,
+    listener: &Listener,
+    command: &Command,
+    post: &Post,
+    instruments: &Instruments,
+) -> Desired {
+    let seat = post.seat.clone();
+    Desired {
+        deliver: Arc::new(move |ticket, line| seat.request(index, ticket, line)),
+        within: command.queue_timeout + listener.reply_timeout + MARGIN,
+        overload_reply: command.overload_reply.clone(),
+        instruments: instruments.command(index),
+    }
+}
+
+fn plan(
+    index: usize,
+    listener: &Listener,
+    command: &Command,
+    program: Arc<Program>,
+    instruments: &Instruments,
+) -> Plan {
+    Plan {
+        listener: index,
+        name: listener.name.clone(),
+        program,
+        limits: PoolLimits {
+            min_processes: command.min_processes,
+            max_processes: command.max_processes,
+            pipeline: command.pipeline,
+            max_queue: command.max_queue,
+            queue_timeout: unless_zero(command.queue_timeout),
+            reply_timeout: Some(listener.reply_timeout),
+            idle_timeout: unless_zero(command.process_idle_timeout),
+            max_requests: (command.max_requests > 0).then_some(command.max_requests),
+            restart_delay: command.restart_delay,
+            max_restart_delay: command.max_restart_delay,
+        },
+        max_reply_bytes: command.max_reply_bytes,
+        overload_reply: command.overload_reply.clone(),
+        instruments: instruments.command(index),
+    }
+}
+
+fn failed(listener: &Listener, source: CommandError) -> StartError {
+    StartError::Command { listener: listener.name.clone(), source }
+}

@@ -1,0 +1,180 @@
+//! What a shared program may do wrong, and what a listener does then.
+
+use super::*;
+
+#[test]
+fn a_queue_that_is_full_is_answered_at_once() {
+    let keys = "max_processes = 1\nmax_queue = 2\noverload_reply = \"try later\"";
+    let server = shared(&python("time.sleep(600)"), keys);
+    let mut waiting: Vec<_> = (0..3).map(|_| server.connect()).collect();
+    for (number, client) in waiting.iter_mut().enumerate() {
+        client.send("x\n");
+        server.eventually("it was taken", |metrics| {
+            let taken = processes(metrics, "busy") + of_main(metrics, "queue_length");
+            taken == number as f64 + 1.0
+        });
+    }
+    let mut client = server.connect();
+    client.send("x\ny\n");
+    client.expect("try later\ntry later\n");
+    assert_eq!(refused(&server.metrics(), "queue_full"), 2.0);
+}
+
+#[test]
+fn without_an_overload_reply_the_connection_closes() {
+    let keys = "max_processes = 1\nmax_queue = 1\noverload_reply = \"\"\nqueue_timeout = \"100ms\"";
+    let server = shared(&python("time.sleep(600)"), keys);
+    let mut busy = server.connect();
+    busy.send("x\n");
+    server.eventually("it works", |metrics| processes(metrics, "busy") == 1.0);
+    let mut client = server.connect();
+    client.send("x\n");
+    client.expect_end();
+    assert_eq!(refused(&server.metrics(), "queue_timeout"), 1.0);
+    drop(client);
+    server
+        .eventually("it is closed", |metrics| metrics.closes().get("responder_error") == Some(&1));
+}
+
+#[test]
+fn who_waits_too_long_for_a_process_is_told() {
+    let keys = "max_processes = 1\nqueue_timeout = \"300ms\"";
+    let server = shared(&python("time.sleep(600)"), keys);
+    let mut busy = server.connect();
+    busy.send("x\n");
+    server.eventually("it works", |metrics| processes(metrics, "busy") == 1.0);
+    let mut client = server.connect();
+    let began = std::time::Instant::now();
+    client.send("x\n");
+    client.expect("busy\n");
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    assert_eq!(refused(&server.metrics(), "queue_timeout"), 1.0);
+}
+
+#[test]
+fn a_process_that_takes_too_long_is_replaced_and_its_client_closed() {
+    let program = sh("while read x; do [ $x = quick ] || exec tail -f /dev/null; echo $$; done");
+    let listener = "framing = \"line\"\nreply_timeout = \"500ms\"";
+    let server = Server::start(&config(&program, listener, "max_processes = 1"));
+    let mut other = server.connect();
+    let mut client = server.connect();
+    client.send("quick\nslow\n");
+    server.eventually("it works", |metrics| processes(metrics, "busy") == 1.0);
+    other.send("quick\n");
+    let first = String::from_utf8(client.read_to_end()).unwrap();
+    let pid: u32 = first.trim().parse().unwrap();
+    eventually_gone(pid);
+    let metrics = server.eventually("its end is counted", |it| ends(it, "timeout") == 1.0);
+    assert_eq!(of_main(&metrics, "timeouts_total"), 1.0);
+    drop(client);
+    // Who waited behind it is answered by the next one.
+    let mut reply = [0; 1];
+    std::io::Read::read_exact(&mut other.stream, &mut reply).unwrap();
+    drop(other);
+    server.eventually_closed(&[("responder_timeout", 1), ("peer_reset", 1)]);
+}
+
+#[test]
+fn a_line_that_nobody_asked_for_reaches_nobody() {
+    let program = python("print(line)\nif line == 'more': print('surprise')");
+    let server = shared(&program, "max_processes = 1");
+    let mut client = server.connect();
+    client.send("one\n");
+    client.expect("one\n");
+    client.send("more\n");
+    client.expect("more\n");
+    server.eventually("it was ended", |metrics| ends(metrics, "protocol") == 1.0);
+    client.send("two\n");
+    client.expect("two\n");
+    let event = server.logged("a process wrote a line that nobody asked for").unwrap();
+    assert_eq!(event["text"], "surprise");
+}
+
+#[test]
+fn a_reply_that_is_too_long_costs_its_own_request() {
+    let program = python("print('x' * int(line))");
+    let server = shared(&program, "max_reply_bytes = 1000\nmax_processes = 1");
+    let mut client = server.connect();
+    client.send("1000\n");
+    client.expect("x".repeat(1000) + "\n");
+    client.send("1001\n");
+    client.expect_end();
+    server.eventually("it was ended", |metrics| ends(metrics, "protocol") == 1.0);
+    let mut other = server.connect();
+    other.send("3\n");
+    other.expect("xxx\n");
+    drop((client, other));
+    server.eventually_closed(&[("responder_error", 1), ("peer_closed", 1)]);
+}
+
+#[test]
+fn a_program_that_dies_at_once_opens_the_circuit_and_readiness_says_why() {
+    let keys = "restart_delay = \"10ms\"\nmax_restart_delay = \"40ms\"\nmax_processes = 2";
+    let dir = tempfile::tempdir().unwrap();
+    let flag = dir.path().join("works");
+    let script = format!("test -e {} || exit 3; while read x; do echo $x; done", flag.display());
+    let program = sh(&script);
+    let server = shared(&program, keys);
+    server.eventually("the circuit is open", |metrics| of_main(metrics, "circuit_open") == 1.0);
+    let (status, why) = server.get("/readyz");
+    assert_eq!(
+        (status, why.as_str()),
+        (503, "listener main: its processes die before they answer\n")
+    );
+    // One that asks while another process is tried may see that one die.
+    let answer = |text: &str| server.connect().exchange(text.as_bytes());
+    eventually("who asks is refused", || answer("x\n") == b"busy\n");
+    let metrics = server.metrics();
+    assert!(refused(&metrics, "circuit_open") > 0.0);
+    assert!(ends(&metrics, "failed") >= 5.0);
+    std::fs::write(flag, "").unwrap();
+    // The first reply of the one that is tried closes it.
+    eventually("it answers", || answer("y\n") == b"y\n");
+    server.eventually("the circuit is closed", |metrics| of_main(metrics, "circuit_open") == 0.0);
+    assert_eq!(server.get("/readyz").0, 200);
+}
+
+/// What `talkback serve` says when it does not start with this program.
+#[track_caller]
+fn check_start(program: &str, command: &str, expected: &[&str]) {
+    let config = config(program, "framing = \"line\"", command);
+    let mut server = Server::spawn(&config, |command| command);
+    assert_eq!(server.wait().code(), Some(1));
+    let log = server.log();
+    let said = log.last().map(ToString::to_string).unwrap_or_default();
+    for part in expected {
+        assert!(said.contains(part), "{part:?} is missing in {said}");
+    }
+}
+
+#[test]
+fn a_program_that_buffers_its_output_is_found_out_at_the_start() {
+    // Without -u, and its output a pipe.
+    let program = python("print(line)").replace("\"-u\", ", "");
+    let keys = "self_test = \"ping\"\nself_test_timeout = \"500ms\"";
+    check_start(
+        &program,
+        keys,
+        &["self_test", "ping", "nothing came back", "python3 -u", "stdbuf -oL"],
+    );
+    let program = sh("read x; printf $x; cat");
+    check_start(&program, keys, &["only", "ping", "came back, without an end of line"]);
+}
+
+#[test]
+fn a_program_that_ends_instead_of_answering_is_found_out_at_the_start() {
+    let keys = "self_test = \"ping\"";
+    check_start(&sh("read x; exit 7"), keys, &["ping", "exit status: 7"]);
+    check_start("[\"no-such-program\"]", "", &["no-such-program"]);
+}
+
+#[test]
+fn a_program_that_answers_its_self_test_is_served_with_and_counts_no_message() {
+    let server = shared(&python("print(line)"), "self_test = \"ping\"");
+    let mut client = server.connect();
+    client.send("x\n");
+    client.expect("x\n");
+    let metrics = server.metrics();
+    assert_eq!(metrics.sum("talkback_messages_total"), 1.0);
+    assert_eq!(of_main(&metrics, "reply_seconds_count"), 1.0);
+}
