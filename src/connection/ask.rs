@@ -244,6 +244,25 @@ impl Connection {
         Ok(())
     }
 
+    /// Whether it takes more of what nobody asked for.
+    #[must_use]
+    pub(crate) fn has_room(&self) -> bool {
+        self.phase == Phase::Reading && self.pending.len() <= self.conversation.max_pending_bytes
+    }
+
+    /// Bytes that go to the client as they stand. There must be room; a turn must follow.
+    pub(crate) fn give(&mut self, bytes: &[u8], tally: &mut Tally) {
+        self.take_effect(&[bytes], Effect { is_reply: false, then: Then::GoOn }, tally);
+    }
+
+    /// The responder has ended, whatever it still owed. A turn must follow.
+    pub(crate) fn end_by_responder(&mut self) {
+        if self.phase == Phase::Reading {
+            self.awaited = None;
+            self.stop_reading(CloseReason::ResponderClosed);
+        }
+    }
+
     fn take_effect(&mut self, parts: &[&[u8]], effect: Effect, tally: &mut Tally) {
         if parts.iter().any(|part| !part.is_empty()) {
             if self.pending.is_empty() {

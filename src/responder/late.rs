@@ -144,6 +144,11 @@ impl Ticket {
     pub(crate) fn forgo(mut self) {
         self.mailbox = None;
     }
+
+    /// What it answers.
+    pub(crate) fn address(&self) -> Address {
+        self.address
+    }
 }
 
 impl Drop for Ticket {

@@ -12,6 +12,8 @@ mod pool;
 mod processes;
 mod program;
 mod proof;
+mod relay;
+mod relays;
 mod setup;
 mod shared;
 mod spawn;
@@ -26,6 +28,8 @@ pub use program::ProgramError;
 pub(in crate::server) use program::{Program, Setup};
 pub use proof::CommandError;
 pub(in crate::server) use proof::{Proof, Proven};
+pub(in crate::server) use relay::{Exchange, Relay};
+pub(in crate::server) use relays::{Output, RelayPlan};
 pub use setup::program_faults;
 pub(in crate::server) use shared::Plan;
 

@@ -182,6 +182,9 @@ impl Server {
             readiness: Arc::new(Readiness::new(config, &instruments)),
         };
         let commands = commands::settle(config, programs, &mut posts, &instruments, &failures)?;
+        for (post, own) in posts.iter_mut().zip(&commands.services) {
+            post.conversations = conversations(config, &services, own);
+        }
         let sidecar = view.serve(config)?;
         let mut server = Self {
             addresses,
@@ -201,7 +204,6 @@ impl Server {
             instruments: instruments.clone(),
             lifecycle,
             failures,
-            conversations: conversations(config, &services, &commands.services),
             occupied: AtomicUsize::new(workers),
             homes: homes.map(|post| post.home.reporter()).collect(),
             close_level: config.log.connections,
@@ -463,7 +465,7 @@ fn posts(
         let listeners = config.listeners.len();
         let (seat, inboxes) = Seat::new(waker, inbox, origin, listeners, instruments.clone());
         let home = Home::new(poll.registry())?;
-        Ok(Post { seat, inboxes, poll, home })
+        Ok(Post { seat, inboxes, poll, home, conversations: Vec::new() })
     };
     (0..workers)
         .map(|index| {

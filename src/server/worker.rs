@@ -3,6 +3,7 @@
 
 mod inspection;
 mod leaving;
+mod mail;
 mod programs;
 
 use std::collections::VecDeque;
@@ -25,9 +26,7 @@ use crate::connection::{
     Connection, Conversation, Ending, Expiry, Outcome, Outgoing, RECEIVE_BUFFER_BYTES, Services,
     Turn,
 };
-use crate::metrics::names::LateReplyRefusal;
 use crate::metrics::{CloseReason, Instruments, Tally, WorkerRecorders};
-use crate::responder::{Address, Late, LateReply, Push};
 
 use super::admit::Slot;
 use super::command::{Home, Reporter};
@@ -35,7 +34,6 @@ use super::errands::Errands;
 use super::failures::Failures;
 use super::inspect::Survey;
 use super::lifecycle::Lifecycle;
-use super::mail::Mail;
 use super::pool::{Inboxes, Place, Seat, Seated};
 
 pub(super) use programs::Post;
@@ -54,7 +52,6 @@ pub(super) struct Shared {
     pub(super) instruments: Arc<Instruments>,
     pub(super) lifecycle: Arc<Lifecycle>,
     pub(super) failures: Arc<Failures>,
-    pub(super) conversations: Vec<Arc<Conversation>>,
     /// Workers that a drain has not emptied yet.
     pub(super) occupied: AtomicUsize,
     /// The ways to those with programs.
@@ -67,6 +64,7 @@ pub(super) struct Shared {
 /// before its place and slot are given back.
 pub(super) struct Worker {
     shared: Arc<Shared>,
+    conversations: Vec<Arc<Conversation>>,
     seat: Arc<Seat>,
     services: Services,
     inboxes: Inboxes,
@@ -119,11 +117,12 @@ struct Entry {
 
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, post: Post, origin: Instant) -> Self {
-        let Post { seat, inboxes, poll, home } = post;
+        let Post { seat, inboxes, poll, home, conversations } = post;
         let panics = shared.instruments.worker_panics.clone();
         let services = Services { mailbox: seat.clone(), panics };
         Self {
-            tallies: vec![Tally::default(); shared.conversations.len()],
+            tallies: vec![Tally::default(); conversations.len()],
+            conversations,
             recorders: shared.instruments.worker_recorders(),
             shared,
             services,
@@ -281,13 +280,23 @@ impl Worker {
             }
         }
         self.timers.arm(slot, entry.connection.deadline());
-        if entry.connection.wants_write() != entry.is_write_registered
-            && let Err(error) = register_write(&self.poll, slot, entry)
-        {
-            error!(%error, "epoll_ctl failed");
-            let tally = &mut self.tallies[entry.connection.conversation().listener];
-            let ending = entry.connection.io_error(tally);
-            self.close(slot, ending);
+        if entry.connection.wants_write() != entry.is_write_registered {
+            self.change_interest(slot);
+        }
+    }
+
+    /// Has epoll tell of room in the socket, or not any more.
+    fn change_interest(&mut self, slot: usize) {
+        let Some(entry) = self.connections.get_mut(slot) else { return };
+        match register_write(&self.poll, slot, entry) {
+            Ok(()) if !entry.is_write_registered => self.note_room(slot),
+            Ok(()) => {}
+            Err(error) => {
+                error!(%error, "epoll_ctl failed");
+                let tally = &mut self.tallies[entry.connection.conversation().listener];
+                let ending = entry.connection.io_error(tally);
+                self.close(slot, ending);
+            }
         }
     }
 
@@ -333,7 +342,7 @@ impl Worker {
     fn seat(&mut self, seated: Seated) -> usize {
         let Seated { arrival, place } = seated;
         self.recorders.inbox_wait.observe_time(arrival.accepted.elapsed());
-        let conversation = self.shared.conversations[arrival.listener].clone();
+        let conversation = self.conversations[arrival.listener].clone();
         let connection =
             Connection::new(arrival.socket, arrival.peer, arrival.accepted, conversation);
         self.next_generation += 1;
@@ -345,39 +354,6 @@ impl Worker {
             _place: place,
             _slot: arrival.slot,
         })
-    }
-
-    fn take_mail(&mut self) {
-        for _ in 0..INBOX_ITEMS_A_TURN {
-            let Ok(mail) = self.inboxes.mail.try_recv() else { return };
-            self.open_mail(mail);
-        }
-    }
-
-    fn open_mail(&mut self, mail: Mail) {
-        match mail {
-            Mail::Late(reply) => self.take_reply(reply),
-            Mail::Push(push) => self.take_push(&push),
-            Mail::Request { listener, ticket, line } => {
-                self.home.request(listener, ticket, line, Instant::now());
-                self.note_programs();
-            }
-        }
-    }
-
-    fn take_push(&mut self, push: &Push) {
-        let Address { slot, generation, .. } = push.address;
-        let pushed = match self.connections.get_mut(slot) {
-            Some(entry) if entry.generation == generation => {
-                let tally = &mut self.tallies[entry.connection.conversation().listener];
-                entry.connection.push(push.text.as_deref(), tally)
-            }
-            _ => Err(LateReplyRefusal::Stale),
-        };
-        match pushed {
-            Ok(()) => self.turn(slot),
-            Err(refusal) => self.shared.instruments.count_late_reply_refused(refusal),
-        }
     }
 
     /// What has its own time: delayed answers, programs, and memory that goes back.
@@ -394,24 +370,6 @@ impl Worker {
             self.tick_programs(now);
         }
         self.errands.reclaim(now);
-    }
-
-    fn take_reply(&mut self, reply: LateReply) {
-        let address = reply.address;
-        let is_panic = matches!(reply.late, Late::Panicked);
-        self.services.panics.inc_by(u64::from(is_panic));
-        let is_taken = match self.connections.get_mut(address.slot) {
-            Some(entry) if entry.generation == address.generation => {
-                let tally = &mut self.tallies[entry.connection.conversation().listener];
-                entry.connection.answer_late(reply, tally)
-            }
-            _ => false,
-        };
-        if is_taken {
-            self.turn(address.slot);
-        } else if !is_panic {
-            self.shared.instruments.count_late_reply_refused(LateReplyRefusal::Stale);
-        }
     }
 
     fn take_due(&mut self, now: Instant) {

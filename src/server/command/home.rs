@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,11 +12,12 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use slab::Slab;
 
-use super::keeper::Keeper;
+use super::keeper::{Keeper, SpawnError, Started};
 use super::news::{News, Newsroom, Reporter, newsroom};
 use super::pool::Key;
 use super::proof::Proof;
-use super::shared::{Desk, Plan, SharedProgram, Tokens};
+use super::relays::{Output, RelayPlan, Relays};
+use super::shared::{Desk, Plan, SharedProgram};
 use crate::metrics::CommandRecorders;
 use crate::responder::Ticket;
 
@@ -31,6 +33,28 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// News taken between two waits.
 const NEWS_A_TURN: usize = 128;
 
+/// What epoll calls the two pipes of a process.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tokens {
+    pub(super) input: Token,
+    pub(super) output: Token,
+}
+
+impl Tokens {
+    fn of(kind: usize, place: usize) -> Self {
+        let input = FIRST_TOKEN + 1 + 4 * place + 2 * kind;
+        Self { input: Token(input), output: Token(input + 1) }
+    }
+
+    fn of_shared(place: usize) -> Self {
+        Self::of(0, place)
+    }
+
+    pub(super) fn of_relay(place: usize) -> Self {
+        Self::of(1, place)
+    }
+}
+
 pub(in crate::server) struct Home {
     registry: Registry,
     newsroom: Newsroom,
@@ -38,6 +62,7 @@ pub(in crate::server) struct Home {
     programs: Vec<SharedProgram>,
     /// By the number in their tokens, whose pipes they are: of which program and process.
     pipes: Slab<(usize, Key)>,
+    relays: Relays,
     /// There once there is something to be read.
     buffer: Box<[u8]>,
 }
@@ -52,8 +77,15 @@ impl Home {
         let registry = registry.try_clone()?;
         let bell = newsroom.bell.as_raw_fd();
         registry.register(&mut SourceFd(&bell), BELL, Interest::READABLE)?;
-        let (programs, pipes) = (Vec::new(), Slab::new());
-        Ok(Self { registry, newsroom, reporter, programs, pipes, buffer: Box::default() })
+        Ok(Self {
+            registry,
+            newsroom,
+            reporter,
+            programs: Vec::new(),
+            pipes: Slab::new(),
+            relays: Relays::default(),
+            buffer: Box::default(),
+        })
     }
 
     /// How others make this worker look.
@@ -74,13 +106,36 @@ impl Home {
         self.programs.push(SharedProgram::new(plan, keeper, reporter, recorders, proof));
     }
 
+    /// Connections of that listener get a process each.
+    pub(in crate::server) fn adopt_relays(&mut self, listener: usize, plan: RelayPlan) {
+        self.buffer = vec![0; BUFFER_BYTES].into();
+        self.relays.adopt(listener, plan);
+    }
+
+    /// What becomes of this worker's connections that have a process each.
+    pub(in crate::server) fn relays(&mut self) -> &mut Relays {
+        &mut self.relays
+    }
+
+    /// Reads what a connection's process wrote.
+    pub(in crate::server) fn read_relay(&mut self, place: usize, now: Instant) -> Output {
+        self.relays.read(place, &mut self.buffer, now)
+    }
+
+    /// What was read last.
+    pub(in crate::server) fn buffer(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// Whether no shared program lives here.
     pub(in crate::server) fn is_empty(&self) -> bool {
         self.programs.is_empty()
     }
 
     /// When to call [`Home::tick`].
     pub(in crate::server) fn wake(&self) -> Option<Instant> {
-        self.programs.iter().filter_map(SharedProgram::wake).min()
+        let programs = self.programs.iter().filter_map(SharedProgram::wake);
+        programs.chain(self.relays.wake()).min()
     }
 
     pub(in crate::server) fn begin(&mut self, now: Instant) {
@@ -89,6 +144,7 @@ impl Home {
 
     pub(in crate::server) fn tick(&mut self, now: Instant) {
         self.each(now, SharedProgram::tick);
+        self.relays.tick(now);
     }
 
     pub(in crate::server) fn stop(&mut self, now: Instant) {
@@ -107,12 +163,9 @@ impl Home {
         line: Arc<[u8]>,
         now: Instant,
     ) {
-        let mut programs = self.programs.iter_mut();
-        let program = programs.find(|program| program.listener() == listener);
+        let Some(at) = self.program(listener) else { return };
         let mut desk = Desk { registry: &self.registry, buffer: &mut self.buffer, now };
-        if let Some(program) = program {
-            program.request(ticket, line, &mut desk);
-        }
+        self.programs[at].request(ticket, line, &mut desk);
     }
 
     /// What epoll told of something that is no connection.
@@ -121,14 +174,23 @@ impl Home {
             return self.take_news(now);
         }
         let Some(number) = event.token().0.checked_sub(FIRST_TOKEN + 1) else { return };
+        let (kind, place) = (number % 4, number / 4);
+        match kind {
+            0 | 1 => self.take_pipe_event(place, kind == 1, event, now),
+            2 => self.relays.writable(place),
+            _ => self.relays.readable(place),
+        }
+    }
+
+    fn take_pipe_event(&mut self, place: usize, is_output: bool, event: &Event, now: Instant) {
         // An event may outlive its process, within one batch.
-        let Some(&(program, key)) = self.pipes.get(number / 2) else { return };
+        let Some(&(program, key)) = self.pipes.get(place) else { return };
         let mut desk = Desk { registry: &self.registry, buffer: &mut self.buffer, now };
         let program = &mut self.programs[program];
-        if number % 2 == 0 {
-            program.writable(key, &mut desk);
-        } else {
+        if is_output {
             program.readable(key, event.is_read_closed() || event.is_error(), &mut desk);
+        } else {
+            program.writable(key, &mut desk);
         }
     }
 
@@ -136,29 +198,45 @@ impl Home {
         self.newsroom.silence();
         for _ in 0..NEWS_A_TURN {
             let Ok(news) = self.newsroom.news.try_recv() else { return };
-            let (News::Started(listener, ..) | News::Ended(listener, ..)) = &news;
-            let mut programs = self.programs.iter();
-            let at = programs.position(|program| program.listener() == *listener);
-            let Some(at) = at else { continue };
-            let program = &mut self.programs[at];
-            let mut desk = Desk { registry: &self.registry, buffer: &mut self.buffer, now };
             match news {
-                News::Started(_, key, result) => {
-                    let number = if result.is_ok() { self.pipes.insert((at, key)) } else { 0 };
-                    let tokens = Tokens {
-                        input: Token(FIRST_TOKEN + 1 + 2 * number),
-                        output: Token(FIRST_TOKEN + 2 + 2 * number),
-                    };
-                    program.started(key, result, tokens, &mut desk);
+                News::Started(listener, key, result) => self.started(listener, key, result, now),
+                News::Ended(listener, key, status) => self.ended(listener, key, status, now),
+                News::RelayOrdered(conduit) => self.relays.ordered(conduit),
+                News::RelayStarted(conduit, result) => {
+                    self.relays.started(&conduit, result, &self.registry);
                 }
-                News::Ended(_, key, status) => {
-                    program.ended(key, status, &mut desk);
-                    self.pipes.retain(|_, pipes| *pipes != (at, key));
-                }
+                News::RelayBlocked(conduit) => self.relays.blocked(&conduit, &self.registry),
+                News::RelayFinishes(conduit) => self.relays.finishes(&conduit, now),
+                News::RelayOver(conduit) => self.relays.over(&conduit),
+                News::RelayEnded(conduit, status) => self.relays.ended(&conduit, status),
             }
         }
         // There may be more.
         self.reporter.ring();
+    }
+
+    fn started(
+        &mut self,
+        listener: usize,
+        key: Key,
+        result: Result<Started, SpawnError>,
+        now: Instant,
+    ) {
+        let Some(at) = self.program(listener) else { return };
+        let place = if result.is_ok() { self.pipes.insert((at, key)) } else { 0 };
+        let mut desk = Desk { registry: &self.registry, buffer: &mut self.buffer, now };
+        self.programs[at].started(key, result, Tokens::of_shared(place), &mut desk);
+    }
+
+    fn ended(&mut self, listener: usize, key: Key, status: ExitStatus, now: Instant) {
+        let Some(at) = self.program(listener) else { return };
+        let mut desk = Desk { registry: &self.registry, buffer: &mut self.buffer, now };
+        self.programs[at].ended(key, status, &mut desk);
+        self.pipes.retain(|_, pipes| *pipes != (at, key));
+    }
+
+    fn program(&self, listener: usize) -> Option<usize> {
+        self.programs.iter().position(|program| program.listener() == listener)
     }
 
     fn each(&mut self, now: Instant, act: impl Fn(&mut SharedProgram, &mut Desk<'_>)) {

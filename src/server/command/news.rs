@@ -12,12 +12,22 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::keeper::{Keeper, Order, ProcessId, SpawnError, Started};
 use super::pool::Key;
 use super::program::Program;
+use super::relay::Conduit;
 
-/// Something that happened to a process of the listener of that index.
-#[derive(Debug)]
+/// Something that happened to a process: of the shared program of the listener of that index, or of
+/// one connection.
 pub(super) enum News {
     Started(usize, Key, Result<Started, SpawnError>),
     Ended(usize, Key, ExitStatus),
+    RelayOrdered(Arc<Conduit>),
+    RelayStarted(Arc<Conduit>, Result<Started, SpawnError>),
+    /// It takes less than it is written.
+    RelayBlocked(Arc<Conduit>),
+    /// Its client says no more.
+    RelayFinishes(Arc<Conduit>),
+    /// Its connection has ended.
+    RelayOver(Arc<Conduit>),
+    RelayEnded(Arc<Conduit>, ExitStatus),
 }
 
 /// The worker's end.
@@ -36,7 +46,7 @@ pub(in crate::server) struct Reporter {
 
 /// A newsroom and a way to it.
 pub(super) fn newsroom() -> io::Result<(Newsroom, Reporter)> {
-    // No bound is needed: there are two for each process at most, and those have one.
+    // No bound is needed: there are a few for each process, and those have one.
     let (sender, news) = unbounded();
     let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
     Ok((Newsroom { news, bell: bell.clone() }, Reporter { news: sender, bell }))
@@ -57,14 +67,34 @@ impl Reporter {
         let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
     }
 
-    /// Has a process started, and what happens to it told.
-    pub(super) fn order(
+    /// Has a process of a shared program started, and what happens to it told.
+    pub(super) fn order(&self, keeper: &Keeper, listener: usize, key: Key, program: &Arc<Program>) {
+        let started = move |result| News::Started(listener, key, result);
+        let ended = move |status| News::Ended(listener, key, status);
+        self.spawn(keeper, program, Vec::new(), started, ended);
+    }
+
+    /// The same for one connection.
+    pub(super) fn order_relay(
         &self,
         keeper: &Keeper,
-        listener: usize,
-        key: Key,
+        conduit: Arc<Conduit>,
         program: &Arc<Program>,
         environment: Vec<(String, String)>,
+    ) {
+        let until_its_end = conduit.clone();
+        let started = move |result| News::RelayStarted(conduit, result);
+        let ended = move |status| News::RelayEnded(until_its_end, status);
+        self.spawn(keeper, program, environment, started, ended);
+    }
+
+    fn spawn(
+        &self,
+        keeper: &Keeper,
+        program: &Arc<Program>,
+        environment: Vec<(String, String)>,
+        started: impl FnOnce(Result<Started, SpawnError>) -> News + Send + 'static,
+        ended: impl FnOnce(ExitStatus) -> News + Send + 'static,
     ) {
         let (first, last, orphaned) = (self.clone(), self.clone(), keeper.clone());
         keeper.spawn(Order {
@@ -72,21 +102,21 @@ impl Reporter {
             environment,
             started: Box::new(move |result| {
                 let process = result.as_ref().ok().map(|started| started.process);
-                if !first.tell(News::Started(listener, key, result))
+                if !first.tell(started(result))
                     && let Some(process) = process
                 {
                     orphaned.end(process);
                 }
             }),
             ended: Box::new(move |_: ProcessId, status| {
-                // Nobody counts it any more.
-                let _ = last.tell(News::Ended(listener, key, status));
+                // Where the worker has ended, nobody counts it any more.
+                let _ = last.tell(ended(status));
             }),
         });
     }
 
     /// Whether the worker is there to be told.
-    fn tell(&self, news: News) -> bool {
+    pub(super) fn tell(&self, news: News) -> bool {
         let is_told = self.news.send(news).is_ok();
         self.ring();
         is_told

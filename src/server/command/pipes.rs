@@ -2,10 +2,11 @@
 //! what it wrote.
 
 use std::collections::VecDeque;
+use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::io::{Errno, ioctl_fionread, read, write};
+use rustix::io::{Errno, ioctl_fionread, read, write, writev};
 
 /// What is written to a process. Nothing is lost but what it did not read before its end.
 #[derive(Debug)]
@@ -32,6 +33,21 @@ impl Input {
         self.rest.push_back(bytes);
         if self.rest.len() == 1 {
             self.flush();
+        }
+    }
+
+    /// Writes two parts behind what is left; they are kept only as far as the pipe does not take
+    /// them.
+    pub(super) fn send(&mut self, text: &[u8], terminator: &[u8]) {
+        let mut taken = 0;
+        if self.rest.is_empty() && !self.is_broken {
+            let parts = [IoSlice::new(text), IoSlice::new(terminator)];
+            // What an error says it says again to who flushes.
+            taken = writev(&self.pipe, &parts).unwrap_or(0);
+        }
+        if taken < text.len() + terminator.len() {
+            let rest = [text, terminator].concat();
+            self.write(Arc::from(&rest[taken..]));
         }
     }
 

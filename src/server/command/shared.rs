@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
+use mio::{Interest, Registry};
 use rustix::io::Errno;
 use tracing::{info, warn};
 
@@ -17,6 +17,7 @@ use crate::metrics::names::{CommandRefusal, ProcessEnd, ProcessState};
 use crate::metrics::{CommandInstruments, CommandRecorders, ProcessGauge};
 use crate::responder::{Late, Ticket};
 
+use super::home::Tokens;
 use super::keeper::{Keeper, ProcessId, SpawnError, Started};
 use super::news::Reporter;
 use super::pipes::{Input, Lines, TooLong, read_into};
@@ -38,6 +39,8 @@ pub(in crate::server) struct Plan {
     pub(in crate::server) max_reply_bytes: usize,
     /// What is answered where no process can; empty = the connection closes.
     pub(in crate::server) overload_reply: String,
+    /// It is there for its proof alone.
+    pub(in crate::server) is_trial: bool,
     pub(in crate::server) instruments: Arc<CommandInstruments>,
 }
 
@@ -76,13 +79,6 @@ struct Running {
     /// `None` once it is not read any more.
     output: Option<OwnedFd>,
     lines: Lines,
-}
-
-/// What epoll calls the two pipes of a process.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Tokens {
-    pub(super) input: Token,
-    pub(super) output: Token,
 }
 
 /// What a worker lends its programs.
@@ -131,7 +127,7 @@ impl SharedProgram {
             self.pool.request(desk.now, Asker::Proof, line);
         }
         self.act(desk);
-        self.conclude_proof();
+        self.conclude_proof(desk);
     }
 
     pub(super) fn request(&mut self, ticket: Ticket, line: Arc<[u8]>, desk: &mut Desk<'_>) {
@@ -152,7 +148,7 @@ impl SharedProgram {
             let came = self.processes.values().find_map(begun).unwrap_or_default();
             proof.check_time(desk.now, &came);
         }
-        self.conclude_proof();
+        self.conclude_proof(desk);
         self.pool.tick(desk.now);
         self.act(desk);
     }
@@ -204,7 +200,7 @@ impl SharedProgram {
             }
         }
         self.act(desk);
-        self.conclude_proof();
+        self.conclude_proof(desk);
     }
 }
 
@@ -221,7 +217,7 @@ impl SharedProgram {
     pub(super) fn readable(&mut self, key: Key, until_empty: bool, desk: &mut Desk<'_>) {
         self.read(key, until_empty, desk);
         self.act(desk);
-        self.conclude_proof();
+        self.conclude_proof(desk);
     }
 
     /// The process has ended; what it wrote before is read.
@@ -247,7 +243,7 @@ impl SharedProgram {
             info!(listener, pid, %status, "a process ended");
         }
         self.act(desk);
-        self.conclude_proof();
+        self.conclude_proof(desk);
     }
 
     /// Ends every process; whoever waits gets no reply.
@@ -373,7 +369,7 @@ impl SharedProgram {
                     let gauge = self.plan.instruments.process();
                     self.processes.insert(key, Process { gauge, running: None });
                     let (keeper, program) = (&self.keeper, &self.plan.program);
-                    self.reporter.order(keeper, self.plan.listener, key, program, Vec::new());
+                    self.reporter.order(keeper, self.plan.listener, key, program);
                 }
                 Action::Write { process, line, waited } => {
                     self.recorders.observe_wait(waited);
@@ -459,9 +455,13 @@ impl SharedProgram {
         }
     }
 
-    fn conclude_proof(&mut self) {
+    fn conclude_proof(&mut self, desk: &mut Desk<'_>) {
         if self.proof.as_mut().is_some_and(Proof::is_concluded) {
             self.proof = None;
+            if self.plan.is_trial {
+                self.pool.stop();
+                self.act(desk);
+            }
         }
     }
 }
@@ -480,7 +480,7 @@ impl Running {
     }
 }
 
-fn by_itself(status: ExitStatus) -> ProcessEnd {
+pub(super) fn by_itself(status: ExitStatus) -> ProcessEnd {
     match status.code() {
         Some(0) => ProcessEnd::Exited,
         Some(_) => ProcessEnd::Failed,

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Command, CommandMode, Config, Listener};
 use crate::metrics::Instruments;
-use crate::responder::{Client, Responder, Service};
+use crate::responder::Service;
 use crate::server::command::{
-    Ask, CommandError, Desired, Keeper, KeeperThread, Plan, PoolLimits, Program, Proof, Proven,
-    Setup,
+    Ask, CommandError, Desired, Exchange, Keeper, KeeperThread, Plan, PoolLimits, Program, Proof,
+    Proven, Relay, RelayPlan, Setup,
 };
 use crate::server::failures::Failures;
+use crate::wire::Framing;
 
 use super::{Post, StartError, unless_zero};
 
@@ -26,7 +27,8 @@ pub(super) type Programs = BTreeMap<usize, Arc<Program>>;
 /// What programs bring into a server.
 #[derive(Default)]
 pub(super) struct Commands {
-    pub(super) services: BTreeMap<usize, Service>,
+    /// For each worker, by the listeners' places in the config.
+    pub(super) services: Vec<BTreeMap<usize, Service>>,
     pub(super) proofs: Vec<(String, Proven)>,
     pub(super) keeper: Option<KeeperThread>,
 }
@@ -53,36 +55,79 @@ pub(super) fn settle(
     instruments: &Arc<Instruments>,
     failures: &Arc<Failures>,
 ) -> Result<Commands, StartError> {
+    let services = vec![BTreeMap::new(); posts.len()];
     if programs.is_empty() {
-        return Ok(Commands::default());
+        return Ok(Commands { services, ..Commands::default() });
     }
     let (keeper, thread) = start_keeper(instruments.clone(), failures.clone())?;
-    let mut commands = Commands { keeper: Some(thread), ..Commands::default() };
+    let mut commands = Commands { services, keeper: Some(thread), ..Commands::default() };
     for (turn, (index, program)) in programs.into_iter().enumerate() {
         let listener = &config.listeners[index];
         let Some(command) = &listener.command else { continue };
-        let post = &mut posts[turn % posts.len()];
-        match command.mode {
-            CommandMode::Shared => {
-                let (proof, proven) = Proof::new(
-                    command.min_processes,
-                    &command.self_test,
-                    command.self_test_timeout,
-                );
-                let desired = Arc::new(desired(index, listener, command, post, instruments));
-                let plan = plan(index, listener, command, program, instruments);
-                let recorders = instruments.command_recorders(index);
-                post.home.adopt(plan, keeper.clone(), recorders, proof);
-                commands.proofs.push((listener.name.clone(), proven));
-                let ask = move |_: &Client<'_>| -> Box<dyn Responder> {
-                    Box::new(Ask::new(desired.clone()))
-                };
-                commands.services.insert(index, Service::Custom(Arc::new(ask)));
+        let is_shared = command.mode == CommandMode::Shared;
+        let plan = plan(index, listener, command, program.clone(), instruments);
+        if is_shared || !command.self_test.is_empty() {
+            let starts = if is_shared { command.min_processes } else { 0 };
+            let (proof, proven) = Proof::new(starts, &command.self_test, command.self_test_timeout);
+            let recorders = instruments.command_recorders(index);
+            let at = turn % posts.len();
+            posts[at].home.adopt(plan, keeper.clone(), recorders, proof);
+            commands.proofs.push((listener.name.clone(), proven));
+        }
+        if is_shared {
+            let post = &posts[turn % posts.len()];
+            let service = ask(desired(index, listener, command, post, instruments));
+            commands.services.iter_mut().for_each(|services| {
+                services.insert(index, service.clone());
+            });
+        } else {
+            for (post, services) in posts.iter_mut().zip(&mut commands.services) {
+                let relays = relay_plan(index, listener, &keeper, instruments);
+                post.home.adopt_relays(index, relays);
+                services.insert(index, relay(index, listener, &program, &keeper, post));
             }
-            CommandMode::PerConnection => {}
         }
     }
     Ok(commands)
+}
+
+fn ask(desired: Desired) -> Service {
+    let desired = Arc::new(desired);
+    Service::Custom(Arc::new(move |_| Box::new(Ask::new(desired.clone()))))
+}
+
+fn relay(
+    index: usize,
+    listener: &Listener,
+    program: &Arc<Program>,
+    keeper: &Keeper,
+    post: &Post,
+) -> Service {
+    let exchange = Arc::new(Exchange {
+        listener: index,
+        program: program.clone(),
+        keeper: keeper.clone(),
+        reporter: post.home.reporter(),
+        terminator: match listener.framing {
+            Framing::Line => "\n",
+            Framing::Raw => "",
+        },
+    });
+    Service::Custom(Arc::new(move |client| Box::new(Relay::new(exchange.clone(), client))))
+}
+
+fn relay_plan(
+    index: usize,
+    listener: &Listener,
+    keeper: &Keeper,
+    instruments: &Instruments,
+) -> RelayPlan {
+    RelayPlan {
+        name: listener.name.clone(),
+        instruments: instruments.command(index),
+        keeper: keeper.clone(),
+        reply_timeout: listener.reply_timeout,
+    }
 }
 
 /// Waits until every program has shown that it serves.
@@ -137,7 +182,10 @@ fn plan(
         name: listener.name.clone(),
         program,
         limits: PoolLimits {
-            min_processes: command.min_processes,
+            min_processes: match command.mode {
+                CommandMode::Shared => command.min_processes,
+                CommandMode::PerConnection => 0,
+            },
             max_processes: command.max_processes,
             pipeline: command.pipeline,
             max_queue: command.max_queue,
@@ -148,6 +196,7 @@ fn plan(
             restart_delay: command.restart_delay,
             max_restart_delay: command.max_restart_delay,
         },
+        is_trial: command.mode == CommandMode::PerConnection,
         max_reply_bytes: command.max_reply_bytes,
         overload_reply: command.overload_reply.clone(),
         instruments: instruments.command(index),

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use mio::Poll;
 use mio::event::Event;
 
-use crate::server::command::{Home, Reporter};
+use crate::connection::Conversation;
+use crate::responder::LateReply;
+use crate::server::command::{Home, Output, Reporter};
 use crate::server::pool::{Inboxes, Seat};
 
 use super::Worker;
@@ -17,32 +19,90 @@ use super::Worker;
 /// them are held back, which would else seem to have failed.
 const FAREWELL: Duration = Duration::from_millis(250);
 
+/// What a process says is passed on so far before it is another's turn.
+const OUTPUT_BYTES_A_TURN: usize = 64 * 1024;
+
 /// What a worker is given: its seat, its ends of the inboxes, its epoll set, and the programs that
-/// live with it.
+/// live with it and how it holds conversations.
 pub(in crate::server) struct Post {
     pub(in crate::server) seat: Arc<Seat>,
     pub(in crate::server) inboxes: Inboxes,
     pub(in crate::server) poll: Poll,
     pub(in crate::server) home: Home,
+    /// By the index of their listener.
+    pub(in crate::server) conversations: Vec<Arc<Conversation>>,
 }
 
 impl Worker {
     /// What epoll told of something that is no connection of this worker.
     #[cold]
     pub(super) fn take_program_event(&mut self, event: &Event) {
-        self.home.take_event(event, Instant::now());
+        let now = Instant::now();
+        self.home.take_event(event, now);
+        self.serve_relays(now);
         self.note_programs();
     }
 
     /// What was to be done at a time of its own.
     pub(super) fn tick_programs(&mut self, now: Instant) {
         self.home.tick(now);
+        self.serve_relays(now);
         self.note_programs();
     }
 
     /// The programs may have something to do at another time than before.
     pub(super) fn note_programs(&mut self) {
-        self.errands.wake_programs(self.home.wake());
+        let is_busy = self.home.relays().is_busy();
+        self.errands.wake_programs(if is_busy { Some(self.began) } else { self.home.wake() });
+    }
+
+    /// The connection in that slot takes more than before.
+    #[cold]
+    pub(super) fn note_room(&mut self, slot: usize) {
+        self.home.relays().note_room(slot);
+        self.note_programs();
+    }
+
+    /// What the processes of connections have said, and what that leads to.
+    fn serve_relays(&mut self, now: Instant) {
+        for _ in 0..self.home.relays().ready() {
+            let Some((place, slot, generation)) = self.home.relays().next_ready() else { break };
+            self.serve_relay(place, slot, generation, now);
+        }
+        while let Some((ticket, late)) = self.home.relays().next_answer() {
+            let address = ticket.address();
+            ticket.forgo();
+            self.take_reply(LateReply { address, late });
+        }
+    }
+
+    fn serve_relay(&mut self, place: usize, slot: usize, generation: u64, now: Instant) {
+        let mut budget = OUTPUT_BYTES_A_TURN;
+        while budget > 0 {
+            let entry = self.connections.get_mut(slot);
+            let Some(entry) = entry.filter(|entry| entry.generation == generation) else { return };
+            let connection = &mut entry.connection;
+            if !connection.has_room() {
+                return self.home.relays().hold(place);
+            }
+            match self.home.read_relay(place, now) {
+                Output::Bytes(length) => {
+                    let tally = &mut self.tallies[connection.conversation().listener];
+                    connection.give(&self.home.buffer()[..length], tally);
+                    self.turn(slot);
+                    budget = budget.saturating_sub(length);
+                }
+                Output::WouldBlock => return,
+                Output::End => {
+                    if self.home.relays().conclude(place) {
+                        connection.end_by_responder();
+                        self.turn(slot);
+                    }
+                    return;
+                }
+            }
+        }
+        self.home.relays().queue(place);
     }
 
     /// At the first start, or after a panic.

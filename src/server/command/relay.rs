@@ -1,0 +1,164 @@
+//! The responder of a connection that has a process of its own: its messages go straight into the
+//! process's standard input. What the process writes comes by way of the worker, see `relays`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::responder::{Address, Answer, Client, Context, Reply, Responder, Ticket};
+
+use super::keeper::{Keeper, ProcessId};
+use super::news::{News, Reporter};
+use super::pipes::Input;
+use super::program::Program;
+
+/// How long a process may take to start, with all those that were ordered before it.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the responder and the worker have in common. Both are on the worker's thread; the lock is
+/// never waited for.
+pub(super) struct Conduit {
+    /// The connection, as the worker knows it.
+    pub(super) address: Address,
+    /// The listener's place in the config.
+    pub(super) listener: usize,
+    pub(super) state: Mutex<State>,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    /// The relay's place with the worker.
+    pub(super) place: Option<usize>,
+    pub(super) process: Option<ProcessId>,
+    /// `None` before the start, and after the client's end of input.
+    pub(super) input: Option<Input>,
+    /// Answered when the process runs.
+    pub(super) opening: Option<Ticket>,
+    /// Answered when the process has taken all that it was written.
+    pub(super) blocked: Option<Ticket>,
+    /// Answered when the process has said its last.
+    pub(super) finishing: Option<Ticket>,
+    /// The connection has ended.
+    pub(super) is_over: bool,
+}
+
+/// What the connections of a listener have in common at one worker.
+pub(in crate::server) struct Exchange {
+    /// The listener's place in the config.
+    pub(in crate::server) listener: usize,
+    pub(in crate::server) program: Arc<Program>,
+    pub(in crate::server) keeper: Keeper,
+    pub(in crate::server) reporter: Reporter,
+    /// What ends a message.
+    pub(in crate::server) terminator: &'static str,
+}
+
+/// One connection's.
+pub(in crate::server) struct Relay {
+    exchange: Arc<Exchange>,
+    environment: Vec<(String, String)>,
+    conduit: Option<Arc<Conduit>>,
+}
+
+impl Relay {
+    pub(in crate::server) fn new(exchange: Arc<Exchange>, client: &Client<'_>) -> Self {
+        let environment = environment(client.peer, client.local);
+        Self { exchange, environment, conduit: None }
+    }
+
+    fn tell(&self, news: impl FnOnce(Arc<Conduit>) -> News) {
+        if let Some(conduit) = &self.conduit {
+            // The worker is there: this is its thread.
+            let _ = self.exchange.reporter.tell(news(conduit.clone()));
+        }
+    }
+}
+
+impl Responder for Relay {
+    fn open(&mut self, _: &mut Reply<'_>, context: &mut Context<'_>) -> Answer {
+        let ticket = context.ticket();
+        let exchange = &self.exchange;
+        let conduit = Arc::new(Conduit {
+            address: ticket.address(),
+            listener: exchange.listener,
+            state: Mutex::new(State { opening: Some(ticket), ..State::default() }),
+        });
+        self.conduit = Some(conduit.clone());
+        self.tell(News::RelayOrdered);
+        let environment = std::mem::take(&mut self.environment);
+        exchange.reporter.order_relay(&exchange.keeper, conduit, &exchange.program, environment);
+        Answer::LaterWithin(START_TIMEOUT)
+    }
+
+    fn respond(&mut self, text: &str, _: &mut Reply<'_>, context: &mut Context<'_>) -> Answer {
+        let Some(conduit) = &self.conduit else { return Answer::Failed };
+        let mut state = conduit.state.lock();
+        // A program that reads no more may still have something to say.
+        let Some(input) = &mut state.input else { return Answer::Silence };
+        input.send(text.as_bytes(), self.exchange.terminator.as_bytes());
+        if !input.is_waiting() {
+            return Answer::Silence;
+        }
+        state.blocked = Some(context.ticket());
+        drop(state);
+        self.tell(News::RelayBlocked);
+        Answer::Later
+    }
+
+    fn finish(&mut self, _: &mut Reply<'_>, context: &mut Context<'_>) -> Answer {
+        let Some(conduit) = &self.conduit else { return Answer::Failed };
+        let mut state = conduit.state.lock();
+        state.input = None;
+        state.finishing = Some(context.ticket());
+        drop(state);
+        self.tell(News::RelayFinishes);
+        // Bounded by the worker, which knows whether the process still says something.
+        Answer::LaterWithin(Duration::MAX)
+    }
+
+    fn end(&mut self, _: &str) {
+        let Some(conduit) = &self.conduit else { return };
+        let mut state = conduit.state.lock();
+        state.is_over = true;
+        state.input = None;
+        let tickets = [state.opening.take(), state.blocked.take(), state.finishing.take()];
+        tickets.into_iter().flatten().for_each(Ticket::forgo);
+        if let Some(process) = state.process {
+            self.exchange.keeper.end(process);
+        }
+        drop(state);
+        self.tell(News::RelayOver);
+    }
+}
+
+impl Conduit {
+    /// Whose connection it is: slot and generation.
+    pub(super) fn connection(&self) -> (usize, u64) {
+        (self.address.slot, self.address.generation)
+    }
+
+    pub(super) fn place(&self) -> Option<usize> {
+        self.state.lock().place
+    }
+}
+
+/// What programs behind tcpserver and inetd expect.
+fn environment(peer: Option<SocketAddr>, local: Option<SocketAddr>) -> Vec<(String, String)> {
+    let mut variables = Vec::new();
+    let mut set = |name: &str, value: String| variables.push((name.to_owned(), value));
+    set("PROTO", if peer.is_some() { "TCP" } else { "UNIX" }.to_owned());
+    if let Some(peer) = peer {
+        let (ip, port) = (peer.ip().to_string(), peer.port().to_string());
+        set("TCPREMOTEIP", ip.clone());
+        set("TCPREMOTEPORT", port.clone());
+        set("REMOTE_ADDR", ip);
+        set("REMOTE_PORT", port);
+    }
+    if let Some(local) = local {
+        set("TCPLOCALIP", local.ip().to_string());
+        set("TCPLOCALPORT", local.port().to_string());
+    }
+    variables
+}

@@ -1,0 +1,271 @@
+//! A process for each client: its standard input and output are the conversation.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+
+use super::*;
+
+/// Whoever runs it never ends by itself.
+const FOR_EVER: &str = "exec tail -f /dev/null";
+
+fn each(program: &str, listener: &str) -> Server {
+    Server::start(&config(program, listener, "mode = \"per_connection\""))
+}
+
+/// What a client gets that says nothing, up to the server's end.
+fn said(server: &Server) -> String {
+    String::from_utf8(server.connect().read_to_end()).unwrap()
+}
+
+#[test]
+fn a_process_knows_whom_it_serves_and_nothing_else_of_us() {
+    let server = each("[\"env\"]", "");
+    let mut client = server.connect();
+    let (peer, local) = (client.stream.local_addr().unwrap(), server.address());
+    let text = String::from_utf8(client.read_to_end()).unwrap();
+    let mut lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("PATH=")).collect();
+    lines.sort_unstable();
+    let expected = format!(
+        "PROTO=TCP\nREMOTE_ADDR=127.0.0.1\nREMOTE_PORT={0}\nTCPLOCALIP=127.0.0.1\n\
+         TCPLOCALPORT={1}\nTCPREMOTEIP=127.0.0.1\nTCPREMOTEPORT={0}",
+        peer.port(),
+        local.port()
+    );
+    assert_eq!(lines.join("\n"), expected);
+    drop(client);
+    server.eventually_closed(&[("responder_closed", 1)]);
+}
+
+#[test]
+fn on_a_unix_socket_there_is_no_address_to_know() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("env.sock");
+    let config = config("[\"env\"]", "", "mode = \"per_connection\"")
+        .replace("127.0.0.1:0", &format!("unix:{}", path.display()));
+    let _server = Server::start(&config);
+    let mut text = String::new();
+    UnixStream::connect(&path).unwrap().read_to_string(&mut text).unwrap();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("PATH=")).collect();
+    assert_eq!(lines, ["PROTO=UNIX"]);
+}
+
+#[test]
+fn a_program_may_speak_first_and_answer_as_it_likes() {
+    let server = each(&sh("echo hello; while read x; do echo 1 $x; echo 2 $x; done"), "");
+    let mut client = server.connect();
+    client.expect("hello\n");
+    client.send("a\n");
+    client.expect("1 a\n2 a\n");
+    client.send("b\n");
+    client.expect("1 b\n2 b\n");
+    client.finish();
+    client.expect_end();
+    drop(client);
+    server.eventually_closed(&[("peer_closed", 1)]);
+    let metrics = server.eventually("it has ended", |metrics| ends(metrics, "exited") == 1.0);
+    assert_eq!(metrics.sum("talkback_command_processes"), 0.0);
+}
+
+/// Everything that goes in comes out again, in both framings.
+#[track_caller]
+fn check_cat(listener: &str, text: &[u8]) {
+    let server = each("[\"cat\"]", listener);
+    assert!(server.connect().exchange(text) == text, "it is not the same");
+    server.eventually_closed(&[("peer_closed", 1)]);
+    server.eventually("it has ended", |metrics| ends(metrics, "exited") == 1.0);
+}
+
+#[test]
+fn more_than_any_pipe_or_buffer_holds_goes_through_whole() {
+    let line = "0123456789abcdef".repeat(64) + "\n";
+    let text = line.repeat(4000);
+    check_cat("framing = \"line\"", text.as_bytes());
+    check_cat("framing = \"raw\"", text.as_bytes());
+}
+
+#[test]
+fn the_clients_end_of_input_is_the_programs() {
+    let server = each("[\"wc\", \"-c\"]", "");
+    let mut client = server.connect();
+    client.send("hello");
+    client.finish();
+    assert_eq!(String::from_utf8(client.read_to_end()).unwrap().trim(), "5");
+}
+
+#[test]
+fn a_programs_end_ends_the_conversation_behind_all_that_it_said() {
+    let server = each("[\"head\", \"-c\", \"3000000\", \"/dev/zero\"]", "");
+    let mut client = server.connect();
+    // Whoever is served meanwhile shows that nobody waits for the one that does not read.
+    assert_eq!(said(&server).len(), 3_000_000);
+    assert_eq!(client.read_to_end().len(), 3_000_000);
+    drop(client);
+    server.eventually_closed(&[("responder_closed", 2)]);
+}
+
+#[test]
+fn a_program_that_ends_while_its_client_is_silent_ends_the_conversation() {
+    let server = each(&sh("echo bye; exit 3"), "");
+    assert_eq!(said(&server), "bye\n");
+    server.eventually_closed(&[("responder_closed", 1)]);
+    server.eventually("it has ended", |metrics| ends(metrics, "failed") == 1.0);
+}
+
+#[test]
+fn what_a_program_leaves_behind_does_not_keep_the_conversation_open() {
+    // The one in the background holds its standard output.
+    let server = each(&sh("tail -f /dev/null & echo done"), "");
+    assert_eq!(said(&server), "done\n");
+    server.eventually_closed(&[("responder_closed", 1)]);
+}
+
+#[test]
+fn with_its_client_the_process_goes() {
+    let server = each(&sh(&format!("echo $$; {FOR_EVER}")), "");
+    let first_line = |client: &mut crate::harness::Client| -> u32 {
+        let mut line = Vec::new();
+        while line.last() != Some(&b'\n') {
+            let mut byte = [0];
+            client.stream.read_exact(&mut byte).unwrap();
+            line.push(byte[0]);
+        }
+        String::from_utf8(line).unwrap().trim().parse().unwrap()
+    };
+    let mut client = server.connect();
+    let pid = first_line(&mut client);
+    assert!(lives(pid));
+    client.send("more");
+    client.reset();
+    eventually_gone(pid);
+    let metrics = server.eventually("it is counted", |it| ends(it, "connection_closed") == 1.0);
+    assert_eq!(processes(&metrics, "ending"), 0.0);
+    server.eventually_closed(&[("peer_reset", 1)]);
+}
+
+#[test]
+fn a_program_that_says_nothing_after_its_clients_end_is_not_waited_for_long() {
+    let server = each(&sh(FOR_EVER), "reply_timeout = \"300ms\"");
+    let mut client = server.connect();
+    client.send("x");
+    client.finish();
+    client.expect_end();
+    server.eventually_closed(&[("responder_timeout", 1)]);
+    server.eventually("it was ended", |metrics| ends(metrics, "connection_closed") == 1.0);
+}
+
+#[test]
+fn a_program_that_goes_on_talking_after_its_clients_end_is_heard_out() {
+    let script =
+        "cat; for i in 1 2 3 4 5 6; do echo $i; python3 -c 'import time; time.sleep(0.15)'; done";
+    let server = each(&sh(script), "reply_timeout = \"600ms\"");
+    let mut client = server.connect();
+    client.send("x\n");
+    client.finish();
+    assert_eq!(client.read_to_end(), b"x\n1\n2\n3\n4\n5\n6\n");
+}
+
+#[test]
+fn a_program_that_does_not_read_holds_up_its_own_client_alone() {
+    let server = each(
+        &sh(&format!("read x; [ $x = deaf ] && {FOR_EVER}; echo $x; cat")),
+        "framing = \"line\"\nreply_timeout = \"500ms\"",
+    );
+    let mut other = server.connect();
+    other.send("hearing\n");
+    other.expect("hearing\n");
+    let mut client = server.connect();
+    client.send("deaf\n");
+    let text = ("x".repeat(1000) + "\n").repeat(10_000);
+    // It is not read either, so that not all of it can be sent.
+    let mut out = client.stream.try_clone().unwrap();
+    let sender = std::thread::spawn(move || out.write_all(text.as_bytes()));
+    other.send("still\n");
+    other.expect("still\n");
+    // Its end may be a reset, as it has sent what nobody has read.
+    let _ = client.stream.read(&mut [0]);
+    drop(client);
+    let _ = sender.join().unwrap();
+    drop(other);
+    server.eventually_closed(&[("responder_timeout", 1), ("peer_closed", 1)]);
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_up_its_own_program_alone() {
+    let config = config("[\"yes\"]", "", "mode = \"per_connection\"");
+    let server = Server::start(&(config + "[limits]\nsend_timeout = \"500ms\"\n"));
+    let client = server.connect();
+    server.eventually("it is cut", |metrics| metrics.closes().get("send_timeout") == Some(&1));
+    let metrics = server.eventually("it was ended", |it| ends(it, "connection_closed") == 1.0);
+    assert_eq!(metrics.sum("talkback_pending_bytes"), 0.0);
+    assert!(metrics.sum("talkback_discarded_bytes_total") <= 200_000.0, "{metrics}");
+    drop(client);
+}
+
+#[test]
+fn each_of_many_clients_has_its_own_process() {
+    let server = each(&sh("while read x; do echo $$ $x; done"), "framing = \"line\"");
+    let mut clients: Vec<_> = (0..60).map(|_| server.connect()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.send(format!("{number}\n"));
+    }
+    let mut pids = std::collections::BTreeSet::new();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.finish();
+        let text = String::from_utf8(client.read_to_end()).unwrap();
+        let (pid, said) = text.split_once(' ').unwrap();
+        assert_eq!(said, format!("{number}\n"));
+        pids.insert(pid.to_owned());
+    }
+    assert_eq!(pids.len(), 60);
+    drop(clients);
+    server.eventually_closed(&[("peer_closed", 60)]);
+    let metrics = server
+        .eventually("all have ended", |metrics| metrics.sum("talkback_command_processes") == 0.0);
+    assert_eq!(of_main(&metrics, "starts_total"), 60.0);
+    assert_eq!(metrics.sum("talkback_command_ends_total"), 60.0);
+}
+
+#[test]
+fn a_process_that_cannot_be_started_costs_its_connection_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("program");
+    std::fs::write(&path, "#!/bin/sh\necho hello\n").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let server = each(&format!("[\"{}\"]", path.display()), "");
+    assert_eq!(said(&server), "hello\n");
+    std::fs::remove_file(path).unwrap();
+    server.connect().expect_end();
+    server.eventually_closed(&[("responder_closed", 1), ("responder_error", 1)]);
+    let metrics = server.metrics();
+    assert_eq!(refused(&metrics, "start_failed"), 1.0);
+    assert_eq!(of_main(&metrics, "start_failures_total"), 1.0);
+}
+
+#[test]
+fn a_stop_leaves_no_process() {
+    let mut server = each(&sh(&format!("trap '' TERM; echo $$; {FOR_EVER}")), "");
+    let mut client = server.connect();
+    let mut text = [0; 16];
+    let length = client.stream.read(&mut text).unwrap();
+    let pid: u32 = std::str::from_utf8(&text[..length]).unwrap().trim().parse().unwrap();
+    assert_eq!(server.stop(), Some(0));
+    client.expect_end();
+    assert!(!lives(pid));
+}
+
+#[test]
+fn a_program_for_each_client_is_tested_at_the_start_too() {
+    let config = |script: &str| {
+        let keys = "mode = \"per_connection\"\nself_test = \"ping\"\nself_test_timeout = \"1s\"";
+        config(&sh(script), "", keys)
+    };
+    let server = Server::start(&config("while read x; do echo $x; done"));
+    server.eventually("it has gone", |metrics| ends(metrics, "stopped") == 1.0);
+    let mut client = server.connect();
+    client.send("x\n");
+    client.expect("x\n");
+    let mut server = Server::spawn(&config("read x; exit 1"), |command| command);
+    assert_eq!(server.wait().code(), Some(1));
+    assert!(server.log().last().unwrap().to_string().contains("exit status: 1"));
+}
