@@ -173,3 +173,38 @@ fn every_example_passes_check_and_is_served_to_a_client_by_a_test() {
     }
     assert_eq!(examples, 4);
 }
+
+/// The README's block of this kind that begins like this.
+fn readme(kind: &str, begin: &str) -> String {
+    let readme = fs::read_to_string(file("README.md")).unwrap();
+    let mut blocks = readme.split("\n```");
+    let block = blocks.find_map(|block| {
+        let block = block.strip_prefix(kind)?.strip_prefix('\n')?;
+        block.starts_with(begin).then(|| format!("{block}\n"))
+    });
+    block.unwrap_or_else(|| panic!("no {kind} block begins with {begin}"))
+}
+
+#[test]
+fn the_readmes_words_of_try_are_those_of_the_program() {
+    let transcript = readme("text", "$ echo '");
+    let (command, told) = transcript.split_once('\n').unwrap();
+    let (message, path) = command
+        .strip_prefix("$ echo '")
+        .and_then(|rest| rest.split_once("' | talkback try "))
+        .expect("a message and a file");
+    let mut command = Command::new("sh");
+    let script = format!("echo '{message}' | '{}' try {path}", env!("CARGO_BIN_EXE_talkback"));
+    let output = command.args(["-c", &script]).current_dir(file("")).output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), told);
+}
+
+#[test]
+fn the_readmes_rules_answer_as_it_says() {
+    let rules = readme("toml", "[[listener]]\nframing = \"line\"\nresponder = \"rules\"");
+    let server =
+        Server::start(&rules.replace("[[listener]]", "[[listener]]\naddress = \"127.0.0.1:0\""));
+    let mut client = server.connect();
+    client.send("VOLT?\nVOLT 12\nVOLT?\n");
+    client.expect("0\n12\n");
+}
