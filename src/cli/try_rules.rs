@@ -100,6 +100,10 @@ fn converse(arguments: &Arguments, chosen: &Scripted, out: &mut impl Write) -> i
         if line.is_empty() {
             return if is_typed { writeln!(out) } else { Ok(()) };
         }
+        if line.len() as u64 == MAX_LINE_BYTES && !line.ends_with(b"\n") {
+            let problem = format!("a line of {MAX_LINE_BYTES} bytes or more is no message");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem));
+        }
         let message = line.strip_suffix(b"\n").unwrap_or(&line);
         let message = message.strip_suffix(b"\r").unwrap_or(message);
         if !is_typed {

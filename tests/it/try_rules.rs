@@ -271,6 +271,22 @@ fn a_listener_says_what_is_no_message_and_how_a_reply_ends() {
 }
 
 #[test]
+fn a_message_that_is_too_long_is_told() {
+    let config = "[[listener]]\nframing = \"line\"\nresponder = \"rules\"\n\
+                  max_message_bytes = 3\nrules.default = \"ok\"\n";
+    let directory = directory(&[("t.toml", config), ("r.toml", "default = \"ok\"\n")]);
+    let told = told(&run(&directory, &["try", "t.toml"], b"abc\nabcd\n"));
+    let ends = "\n> abc\nno rule, so the default\n  sends \"ok\\n\"\n\
+                \n> abcd\nno rule is asked: max_message_bytes is 3\n  closes the connection\n";
+    assert!(told.ends_with(ends), "{told}");
+    // No message at all, of any listener.
+    let output = run(&directory, &["try", "r.toml"], &vec![b'x'; 1 << 20]);
+    assert_eq!(output.status.code(), Some(1));
+    let refused = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(refused, "talkback: a line of 1048576 bytes or more is no message\n");
+}
+
+#[test]
 fn of_several_listeners_with_rules_one_is_chosen() {
     let listener = |name: &str| {
         format!(

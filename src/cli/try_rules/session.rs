@@ -82,7 +82,11 @@ impl<'s> Session<'s> {
         let listener = self.listener();
         let replaces = listener.is_some_and(|one| one.invalid_utf8 == InvalidUtf8::Replace);
         let text = String::from_utf8_lossy(message);
+        // In raw framing what is longer is several messages, and not refused.
+        let bounded = listener.filter(|one| one.framing == Framing::Line);
+        let most = bounded.map_or(usize::MAX, |one| one.max_message_bytes);
         let refused = match str::from_utf8(message) {
+            _ if message.len() > most => Some(format!("max_message_bytes is {most}")),
             Err(error) if !replaces => {
                 Some(format!("byte {} is not UTF-8", error.valid_up_to() + 1))
             }
