@@ -10,8 +10,7 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 use talkback::metrics::names;
 
-use crate::families;
-use crate::harness::Metrics;
+use crate::harness::{Metrics, Server};
 use crate::promql::Expression;
 
 mod linter;
@@ -137,7 +136,7 @@ fn every_metric_label_and_value_it_names_exists() {
     finds(legends, 1, |d| target(d)["legendFormat"] = json!(""));
     finds(legends, 1, |d| target(d)["legendFormat"] = json!("{{reason}}"));
 
-    let page = Metrics::parse(&families::page());
+    let page = Server::with_program("").metrics();
     let unknown = |query: &str, page: &Metrics| Expression::parse(query).unknown_values(page);
     let spoiled = "talkback_connections_closed_total{reason=\"exited\"}";
     assert_eq!(unknown(spoiled, &page).len(), 1);

@@ -34,6 +34,16 @@ impl Server {
         Self::start(&format!("[[listener]]\naddress = \"127.0.0.1:0\"\n{keys}\n"))
     }
 
+    /// One listener that a program answers on, so that every family of metrics is there; `keys` are
+    /// those of `[listener.command]`, of whom one may be left to name the program.
+    #[track_caller]
+    pub fn with_program(keys: &str) -> Self {
+        let keys = if keys.is_empty() { "program = [\"cat\"]" } else { keys };
+        Self::with_listener(&format!(
+            "framing = \"line\"\nresponder = \"command\"\n[listener.command]\n{keys}"
+        ))
+    }
+
     /// The whole config; `[metrics]` and `[log]` are added where it has none.
     #[track_caller]
     pub fn start(config: &str) -> Self {

@@ -17,7 +17,6 @@ mod descriptors;
 mod drain;
 mod example_programs;
 mod examples;
-mod families;
 mod faults;
 mod floods;
 mod gave_up;

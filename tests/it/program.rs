@@ -89,8 +89,13 @@ struct Serving {
 impl Serving {
     #[track_caller]
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    #[track_caller]
+    fn start_with(arguments: &[&str]) -> Self {
         let place = Place::new().with_file("talkback.toml", "[metrics]\naddress = \"\"\n");
-        let mut command = place.command(&["serve", "-l", "127.0.0.1:0"]);
+        let mut command = place.command(&[&["serve", "-l", "127.0.0.1:0"], arguments].concat());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
         let listening = lines.find(|line| line.contains(" listening ")).expect("it listens");
@@ -160,6 +165,23 @@ fn nc_gets_its_input_back() {
     }
     // Also where it ends by the word, with the newline that a shell puts behind it.
     assert_eq!(serving.answer("nc", &[], "exit\n"), "");
+}
+
+#[test]
+fn a_program_on_the_command_line_answers_each_line() {
+    let script = "import sys\nfor line in sys.stdin: print(line.upper(), end='', flush=True)";
+    let serving = Serving::start_with(&["--", "python3", "-c", script]);
+    assert_eq!(serving.answer("nc", &["-N"], "hello\nyou\n"), "HELLO\nYOU\n");
+    // The word that ends an echo is a line like any other.
+    assert_eq!(serving.answer("nc", &["-N"], "exit\n"), "EXIT\n");
+}
+
+#[test]
+fn a_program_that_is_not_there_is_said_at_the_start() {
+    let served = Place::new().run(&["serve", "-l", "127.0.0.1:0", "--", "no-such-program"]);
+    assert_eq!(served.status.code(), Some(1), "{}", stderr(&served));
+    let last = stderr(&served).lines().last().unwrap().to_owned();
+    assert!(last.contains("there is no program \"no-such-program\" in "), "{last}");
 }
 
 #[test]

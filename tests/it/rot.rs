@@ -3,6 +3,7 @@
 
 mod dashboard;
 mod load;
+mod programs;
 mod sides;
 
 use std::fs;
@@ -84,6 +85,8 @@ impl Stage {
             load.round();
             last = scraped_from_now_on(&prometheus, &loaded);
         }
+        programs::await_all(load.server());
+        last = last.max(scraped_from_now_on(&prometheus, &loaded));
         Self { prometheus, load, _quiet: quiet, span: (first, last) }
     }
 
@@ -120,10 +123,7 @@ impl Stage {
     /// The load was one: Prometheus has seen each metric above 0.
     #[track_caller]
     fn check_load(&self) {
-        // No listener here has a program.
-        let of_programs = |name: &str| name.starts_with("talkback_command_");
-        let is_still =
-            |name: &str| of_programs(name) || STILL.iter().any(|(still, _)| *still == name);
+        let is_still = |name: &str| STILL.iter().any(|(still, _)| *still == name);
         for metric in names::ALL.iter().filter(|metric| !is_still(metric.name)) {
             let suffix = if metric.kind == Kind::Histogram { "_count" } else { "" };
             let query = format!("max(max_over_time({}{suffix}[1m]))", metric.name);
@@ -249,8 +249,6 @@ fn whatever_dashboard_and_rules_ask_for_is_there_under_load() {
     let stage = Stage::set();
     let mut queries = queries_of_rules(&stage.prometheus);
     queries.extend(Dashboard::read().queries(&stage.prometheus, stage.span));
-    // No listener here has a program.
-    queries.retain(|query| !query.text.contains("talkback_command_"));
     for (place, part, _) in FINDS_NOTHING {
         let fits = |query: &Query| query.place.contains(place) && query.text.contains(part);
         assert!(queries.iter().any(fits), "no query of {place} has {part}: it needs no excuse");

@@ -12,8 +12,7 @@ use std::process::Command;
 use talkback::config::config_table;
 use talkback::metrics::{AcceptError, CloseReason, CommandRefusal, ProcessEnd, Rejection};
 
-use crate::families;
-use crate::harness::Metrics;
+use crate::harness::Server;
 use crate::promql::{Expression, Recorded, labels_of};
 
 const RULES: &str = "dashboards/talkback.rules.yml";
@@ -207,7 +206,7 @@ fn every_alert_says_whom_it_calls_and_what_to_do() {
 fn what_the_rules_name_exists() {
     let rules = rules();
     let recorded = recorded(&rules);
-    let page = Metrics::parse(&families::page());
+    let page = Server::with_program("").metrics();
     for rule in &rules {
         let expression = rule.expression();
         let mut complaints = expression.complaints(&recorded);
@@ -276,7 +275,7 @@ const OTHER_WORDS: &[&str] = &["awaiting_reply", "nr_throttled"];
 #[test]
 fn what_the_runbook_names_exists() {
     let runbook = read(RUNBOOK);
-    let page = Metrics::parse(&families::page());
+    let page = Server::with_program("").metrics();
     let keys = config_table();
     let exists = |word: &str| {
         let of_histogram = format!("{word}_bucket");

@@ -1,6 +1,7 @@
 //! The status page in a real browser: what it shows of a server under load, in trouble, and gone.
 
 mod load;
+mod programs;
 mod script;
 
 use std::fs;
@@ -12,7 +13,6 @@ use socket2::{Domain, Socket, Type};
 use talkback::metrics::names;
 
 use crate::browser::Tab;
-use crate::families;
 use crate::harness::{Server, eventually};
 use crate::stuck::stuck_client;
 use load::Load;
@@ -264,7 +264,7 @@ fn where_connections_are_not_told_the_page_says_why_and_goes_on() {
 fn every_metric_that_the_page_names_exists() {
     let server = Server::with_listener("");
     let page = server.get("/").1;
-    let exposition = families::page();
+    let exposition = Server::with_program("").get("/metrics").1;
     let types = exposition.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let served: Vec<_> = types.filter_map(|line| line.split(' ').next()).collect();
     let mut known = 0;

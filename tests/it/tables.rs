@@ -66,23 +66,26 @@ fn check_accepts_the_file_of_defaults_and_finds_nothing_in_it_but_defaults() {
     }
 }
 
-/// A fresh server's families, as the `# TYPE` lines tell them. Those of programs are not among
-/// them: no listener has one.
+/// A fresh server's families, as the `# TYPE` lines tell them.
 #[test]
 fn a_fresh_server_exposes_the_listed_metrics_and_no_others() {
-    let server = Server::with_listener("");
+    let server = Server::with_program("");
     let text = server.get("/metrics").1;
     let exposed: BTreeSet<(&str, &str)> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
-    let of_programs = |name: &str| name.starts_with("talkback_command_");
-    let metrics = || names::ALL.iter().filter(|metric| !of_programs(metric.name));
     let listed: BTreeSet<(&str, &str)> =
-        metrics().map(|metric| (metric.name, metric.kind.label())).collect();
+        names::ALL.iter().map(|metric| (metric.name, metric.kind.label())).collect();
     assert_eq!(exposed, listed);
-    for metric in metrics() {
+    for metric in names::ALL {
         let help = format!("# HELP {} {}", metric.name, metric.help);
         assert!(text.lines().any(|line| line == help), "{help}");
     }
+}
+
+#[test]
+fn without_a_program_there_is_nothing_of_programs() {
+    let text = Server::with_listener("").get("/metrics").1;
+    assert!(!text.contains("talkback_command_"), "{text}");
 }
 
 /// Words of a command that choose tests: those with a path's colons.

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 
 use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 
+use super::programs::{self, Places};
 use crate::harness::{Client, PATIENCE, Server};
 
 const MAX_CONNECTIONS: usize = 60;
@@ -53,11 +54,13 @@ impl Load {
              [[listener]]\nname = \"{held}\"\naddress = \"127.0.0.1:0\"\nbacklog = 4\n\
              max_accept_rate = 1\n\
              [[listener]]\nname = \"{unix}\"\naddress = \"unix:{}\"\n\
+             {}\
              [limits]\nmax_connections = {MAX_CONNECTIONS}\n\
              max_connections_per_ip = {MAX_CONNECTIONS_PER_IP}\nfull_message = \"full\"\n\
              idle_timeout = \"3s\"\nmessage_timeout = \"500ms\"\nsend_timeout = \"1500ms\"\n\
              messages_per_turn = 8\n",
-            path.display()
+            path.display(),
+            programs::listeners(directory.path())
         ));
         Self {
             server,
@@ -84,6 +87,7 @@ impl Load {
         self.offend();
         self.fall_silent();
         self.read_nothing();
+        self.held.extend(programs::ask(&self.programs()));
         self.fill_the_accept_queue();
         self.ask_badly();
         self.crowd();
@@ -95,6 +99,11 @@ impl Load {
 
     fn lines(&self) -> SocketAddr {
         self.server.address_of(1)
+    }
+
+    fn programs(&self) -> Places {
+        let [answers, hangs, dies, unfit] = [4, 5, 6, 7].map(|it| self.server.address_of(it));
+        Places { answers, hangs, dies, unfit }
     }
 
     /// Ends what the last round left, so that this one has room.
