@@ -176,6 +176,17 @@ fn a_program_on_the_command_line_answers_each_line() {
     assert_eq!(serving.answer("nc", &["-N"], "exit\n"), "EXIT\n");
 }
 
+/// It is told of the end of input, answers what it likes, and the conversation ends with it.
+#[test]
+fn a_program_for_each_connection_holds_the_conversation() {
+    let own =
+        |program: &[&str]| Serving::start_with(&[&["--per-connection", "--"], program].concat());
+    let serving = own(&["tr", "a-z", "A-Z"]);
+    assert_eq!(serving.answer("nc", &["-N"], "hello\nno end"), "HELLO\nNO END");
+    let serving = own(&["sh", "-c", "echo $PROTO; read -r line; echo $line"]);
+    assert_eq!(serving.answer("nc", &["-N"], "hello\n"), "TCP\nhello\n");
+}
+
 #[test]
 fn a_program_that_is_not_there_is_said_at_the_start() {
     let served = Place::new().run(&["serve", "-l", "127.0.0.1:0", "--", "no-such-program"]);
