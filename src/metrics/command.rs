@@ -88,9 +88,9 @@ impl CommandInstruments {
         self.circuit_open.get() != 0
     }
 
-    /// Counts a line that a process wrote to its standard error, logged or not.
-    pub fn standard_error_line(&self) {
-        self.standard_error_lines.inc();
+    /// Counts lines that processes wrote to their standard error, logged or not.
+    pub fn standard_error_lines(&self, count: u64) {
+        self.standard_error_lines.inc_by(count);
     }
 }
 
@@ -280,7 +280,7 @@ mod tests {
         command.timed_out();
         command.refused(CommandRefusal::QueueTimeout);
         command.circuit(true);
-        command.standard_error_line();
+        command.standard_error_lines(7);
         let mut recorders = instruments.command_recorders(0);
         recorders.observe_wait(Duration::from_millis(250));
         recorders.observe_reply(Duration::from_millis(500));
@@ -295,7 +295,7 @@ mod tests {
                 "talkback_command_timeouts_total{listener=\"a\"} 1",
                 "talkback_command_refused_total{listener=\"a\",reason=\"queue_timeout\"} 1",
                 "talkback_command_circuit_open{listener=\"a\"} 1",
-                "talkback_command_standard_error_lines_total{listener=\"a\"} 1",
+                "talkback_command_standard_error_lines_total{listener=\"a\"} 7",
                 "talkback_command_queue_wait_seconds_sum{listener=\"a\"} 0.25",
                 "talkback_command_reply_seconds_sum{listener=\"a\"} 0.5",
             ],

@@ -39,7 +39,7 @@ pub(super) fn find(config: &Config, instruments: &Instruments) -> Result<Program
     for (index, listener) in config.listeners.iter().enumerate() {
         let Some(command) = &listener.command else { continue };
         let counted = instruments.command(index);
-        let count = move |lines| (0..lines).for_each(|_| counted.standard_error_line());
+        let count = move |lines| counted.standard_error_lines(lines);
         let program = Program::resolve(&listener.name, &Setup::of(command), count)
             .map_err(|error| failed(listener, error.into()))?;
         programs.insert(index, Arc::new(program));
