@@ -142,11 +142,12 @@ impl Room {
 
 /// Uses the ticket, again where its worker's inbox is full.
 fn resolve(ticket: Ticket, late: Late) {
-    let mut refused = Some((ticket, late));
+    let mut answer = Some((ticket, late));
     let _ = in_time(|| {
-        let (ticket, late) = refused.take()?;
-        refused = ticket.resolve(late).err();
-        refused.is_none().then_some(())
+        let (ticket, late) = answer.take()?;
+        let refused = ticket.resolve(late).err();
+        answer = refused.map(|refused| (refused.ticket, refused.late));
+        answer.is_none().then_some(())
     });
 }
 

@@ -47,7 +47,24 @@ pub const BUILT_IN_RESPONDERS: &[&str] = &["echo", "discard", "rules", command::
 const WITH_EXIT_WORD: &[&str] = &["echo", "discard"];
 
 /// Everything a server is started with. The default is what `talkback serve` runs without a file.
+/// [`load`] reads one as the program does; in a program of your own begin with the default.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use talkback::Config;
+///
+/// let mut config = Config::default();
+/// config.listeners[0].address = "[::1]:7000".parse()?;
+/// config.limits.idle_timeout = Duration::from_secs(60);
+/// config.validate()?;
+///
+/// config.listeners.clear();
+/// assert!(config.validate().is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Config {
     /// Threads in the fixed pool; `None` = the CPUs this process may use.
     pub workers: Option<usize>,
@@ -65,6 +82,7 @@ pub struct Config {
 
 /// One listening socket and the conversation held on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Listener {
     /// The metrics' label, `[a-z0-9-]{1,32}`.
     pub name: String,
@@ -124,6 +142,7 @@ pub enum Address {
 
 /// Bounds on connections, time and memory. A zero timeout = never.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// All listeners together; `None` = [`DEFAULT_MAX_CONNECTIONS`], or as many as descriptors
     /// allow.
@@ -161,6 +180,7 @@ pub struct Limits {
 
 /// What a stop waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Shutdown {
     /// Not ready, but still accepting.
     pub drain_delay: Duration,
@@ -170,6 +190,7 @@ pub struct Shutdown {
 
 /// The sidecar.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Metrics {
     /// `None` turns the sidecar off.
     pub address: Option<SocketAddr>,
@@ -193,6 +214,7 @@ pub enum ShowConnections {
 
 /// What is logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Log {
     /// The least important level that is shown.
     pub level: LogLevel,

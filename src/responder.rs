@@ -13,11 +13,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use function::{FromFn, from_fn};
-pub use late::{Address, Late, LateReply, Mailbox, Push, SendError, Sender, Ticket, Written};
-pub use service::{Factory, Responders, Service};
+#[doc(hidden)]
+pub use late::Written;
+pub use late::{Address, Late, LateReply, Mailbox, Push, Refused, SendError, Sender, Ticket};
+pub use service::Responders;
+pub(crate) use service::{Factory, Service};
 
 /// What a responder did with a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[must_use]
 pub enum Answer {
@@ -42,7 +45,7 @@ pub enum Answer {
 }
 
 /// What is known of a client when its responder is made.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Client<'a> {
     /// The listener's name.
@@ -66,6 +69,47 @@ impl<'a> Client<'a> {
 ///
 /// A panic costs its own connection, which closes as `responder_panic`; the responder is not
 /// asked again.
+///
+/// What needs no state, or keeps it in a closure, is written shorter with [`from_fn`]; what must
+/// block goes behind [`offload`](crate::offload()).
+///
+/// # Examples
+/// ```
+/// use std::fmt::Write;
+/// use talkback::{Answer, Context, Reply, Responder, Responders};
+///
+/// /// Says at the end how many there were.
+/// #[derive(Default)]
+/// struct Counting {
+///     messages: u64,
+/// }
+///
+/// impl Responder for Counting {
+///     fn open(&mut self, reply: &mut Reply<'_>, _: &mut Context<'_>) -> Answer {
+///         reply.push("welcome");
+///         Answer::Reply
+///     }
+///
+///     fn respond(&mut self, text: &str, _: &mut Reply<'_>, _: &mut Context<'_>) -> Answer {
+///         self.messages += 1;
+///         if text == "quit" { Answer::Close } else { Answer::Silence }
+///     }
+///
+///     fn finish(&mut self, reply: &mut Reply<'_>, _: &mut Context<'_>) -> Answer {
+///         match write!(reply, "{} messages", self.messages) {
+///             Ok(()) => Answer::Reply,
+///             Err(_) => Answer::Failed,
+///         }
+///     }
+///
+///     fn end(&mut self, reason: &str) {
+///         eprintln!("a client left after {} messages: {reason}", self.messages);
+///     }
+/// }
+///
+/// let responders = Responders::default().with("counting", |_client| Counting::default());
+/// # let _ = responders;
+/// ```
 pub trait Responder: Send {
     /// The connection is open; a text written here is a greeting.
     fn open(&mut self, reply: &mut Reply<'_>, context: &mut Context<'_>) -> Answer {
@@ -110,6 +154,19 @@ impl<R: Responder + ?Sized> Responder for Box<R> {
 }
 
 /// Where a reply is written: the worker's buffer of what is sent next. `write!` works on it.
+///
+/// # Examples
+/// ```
+/// use std::fmt::Write;
+/// use talkback::Reply;
+///
+/// let mut buffer = b"before\n".to_vec();
+/// let mut reply = Reply::new(&mut buffer);
+/// reply.push("2 * 3 = ");
+/// write!(reply, "{}", 2 * 3)?;
+/// assert_eq!(reply.as_bytes(), b"2 * 3 = 6");
+/// # Ok::<(), std::fmt::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Reply<'a> {
     buffer: &'a mut Vec<u8>,
@@ -166,6 +223,40 @@ impl fmt::Write for Reply<'_> {
 }
 
 /// What surrounds a responder: the server on a connection, or a test.
+///
+/// # Examples
+/// A responder is tested without a server:
+/// ```
+/// use std::time::Duration;
+/// use talkback::responder::Host;
+/// use talkback::{Answer, Context, Reply, Responder, Sender, Ticket, from_fn};
+///
+/// struct Bench;
+///
+/// impl Host for Bench {
+///     fn ticket(&mut self) -> Ticket {
+///         unreachable!("this one answers at once")
+///     }
+///     fn sender(&mut self) -> Sender {
+///         unreachable!("this one says nothing unasked")
+///     }
+///     fn unix_time(&mut self) -> Duration {
+///         Duration::from_secs(1_000_000_000)
+///     }
+///     fn random(&mut self) -> u64 {
+///         4
+///     }
+/// }
+///
+/// let mut dice = from_fn(|_text, reply, context| {
+///     reply.push(&(1 + context.random() % 6).to_string());
+///     Answer::Reply
+/// });
+/// let mut bytes = Vec::new();
+/// let answer =
+///     dice.respond("roll", &mut Reply::new(&mut bytes), &mut Context::new(&mut Bench, 1));
+/// assert_eq!((answer, bytes.as_slice()), (Answer::Reply, &b"5"[..]));
+/// ```
 pub trait Host {
     /// The right to answer the message at hand later.
     fn ticket(&mut self) -> Ticket;
@@ -181,6 +272,23 @@ pub trait Host {
 }
 
 /// What a responder may use beside the message.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use talkback::{Answer, Responders, from_fn};
+///
+/// let responders = Responders::default().with("clock", |_client| {
+///     from_fn(|_text, reply, context| {
+///         let seconds = context.unix_time().as_secs();
+///         reply.push(&format!("{}: {seconds} s since 1970", context.message()));
+///         // As if it were far away.
+///         context.delay(Duration::from_millis(50));
+///         Answer::Reply
+///     })
+/// });
+/// # let _ = responders;
+/// ```
 pub struct Context<'a> {
     host: &'a mut dyn Host,
     message: u64,

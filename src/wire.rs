@@ -3,6 +3,7 @@
 mod framing;
 mod utf8;
 
+#[doc(hidden)]
 pub use framing::{Framer, MAX_HELD, Message, Protocol, Run, Step};
 
 /// The most that one receive, and so one message in raw framing, can hold.

@@ -46,6 +46,7 @@ const OF_SHARED: [&str; 11] = [
 /// The program that answers on a listener with `responder = "command"`. The default has no program,
 /// and nothing can be started with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Command {
     /// The program and its arguments. One without a slash is looked for in the `PATH` that the
     /// program will have.

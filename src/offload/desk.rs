@@ -283,9 +283,9 @@ impl Unused {
 
     /// Uses it; gives the answer back where it was not taken.
     fn resolve(&mut self, late: Late) -> Option<Late> {
-        let (ticket, late) = self.0.take()?.resolve(late).err()?;
-        self.0 = Some(ticket);
-        Some(late)
+        let refused = self.0.take()?.resolve(late).err()?;
+        self.0 = Some(refused.ticket);
+        Some(refused.late)
     }
 }
 

@@ -17,7 +17,7 @@ pub struct Address {
 }
 
 /// What a late answer is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Late {
     /// This reply, the framing's terminator behind it.
@@ -45,7 +45,7 @@ pub enum Late {
 }
 
 /// A reply as a [`Reply`](super::Reply) took it, which may be no text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Written {
     pub(crate) bytes: Vec<u8>,
     /// The framing's terminator is added.
@@ -87,7 +87,26 @@ pub trait Mailbox: Send + Sync {
     fn push(&self, push: Push) -> Result<(), SendError>;
 }
 
-/// The right to answer one message later, once. Dropped unused it says that the responder failed.
+/// The right to answer one message later, once, from any thread. Dropped unused it says that the
+/// responder failed.
+///
+/// # Examples
+/// ```
+/// use std::thread;
+/// use talkback::{Answer, Late, Responders, from_fn};
+///
+/// let responders = Responders::default().with("slow", |_client| {
+///     from_fn(|text, _reply, context| {
+///         let (text, ticket) = (text.to_owned(), context.ticket());
+///         thread::spawn(move || match text.as_str() {
+///             "bye" => ticket.resolve(Late::ReplyAndClose("goodbye".to_owned())),
+///             text => ticket.answer(text.to_uppercase()),
+///         });
+///         Answer::Later
+///     })
+/// });
+/// # let _ = responders;
+/// ```
 pub struct Ticket {
     address: Address,
     /// Emptied by the answer.
@@ -104,27 +123,24 @@ impl Ticket {
     /// Answers the message with a text.
     ///
     /// # Errors
-    /// Gives the ticket and the text back when the worker's inbox is full: the caller chooses
-    /// whether to try again or to drop it.
-    pub fn answer(self, text: String) -> Result<(), (Self, String)> {
-        self.resolve(Late::Reply(text)).map_err(|(ticket, late)| match late {
-            Late::Reply(text) => (ticket, text),
-            _ => (ticket, String::new()),
-        })
+    /// See [`Ticket::resolve`].
+    pub fn answer(self, text: impl Into<String>) -> Result<(), Refused> {
+        self.resolve(Late::Reply(text.into()))
     }
 
-    /// Answers the message in any way.
+    /// Answers the message in any way. An answer to a message whose time is over is taken and
+    /// dropped, which is counted in `talkback_late_replies_refused_total`.
     ///
     /// # Errors
-    /// Gives the ticket and the answer back when the worker's inbox is full: the caller chooses
-    /// whether to try again or to drop it.
-    pub fn resolve(mut self, late: Late) -> Result<(), (Self, Late)> {
+    /// The worker's inbox is full, or the worker has ended: gives back ticket and answer, and the
+    /// caller chooses whether to try again or to drop them.
+    pub fn resolve(mut self, late: Late) -> Result<(), Refused> {
         let mailbox = self.mailbox.take().expect("a ticket answers once");
         match mailbox.deliver(LateReply { address: self.address, late }) {
             Ok(()) => Ok(()),
-            Err(reply) => {
+            Err(LateReply { late, .. }) => {
                 self.mailbox = Some(mailbox);
-                Err((self, reply.late))
+                Err(Refused { ticket: self, late })
             }
         }
     }
@@ -166,10 +182,67 @@ impl fmt::Debug for Ticket {
     }
 }
 
+/// A late answer that found no room, with the ticket, to try again. Dropped it says that the
+/// responder failed.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use talkback::{Late, Ticket};
+///
+/// /// Tries for a second. Not on a worker's thread, which it would block.
+/// fn insist(ticket: Ticket, late: Late) {
+///     let mut answered = ticket.resolve(late);
+///     for _ in 0..100 {
+///         let Err(refused) = answered else { return };
+///         std::thread::sleep(Duration::from_millis(10));
+///         answered = refused.ticket.resolve(refused.late);
+///     }
+/// }
+/// # let _ = insist;
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[error("the inbox of the connection's worker is full, or the worker has ended")]
+#[non_exhaustive]
+pub struct Refused {
+    /// The right to answer, as it was.
+    pub ticket: Ticket,
+    /// The answer.
+    pub late: Late,
+}
+
 /// A way to one connection, at any time and from any thread, for texts that its client did not ask
 /// for. Never blocks. A text to a connection that has ended is dropped, as is one to a client that
 /// leaves more than `max_pending_bytes` unread; both are counted in
 /// `talkback_late_replies_refused_total`.
+///
+/// # Examples
+/// Every client is told what one says:
+/// ```
+/// use std::sync::{Arc, Mutex};
+/// use talkback::{Answer, Context, Reply, Responder, Responders, Sender};
+///
+/// #[derive(Clone, Default)]
+/// struct Party(Arc<Mutex<Vec<Sender>>>);
+///
+/// impl Responder for Party {
+///     fn open(&mut self, _: &mut Reply<'_>, context: &mut Context<'_>) -> Answer {
+///         self.0.lock().expect("no panic").push(context.sender());
+///         Answer::Silence
+///     }
+///
+///     fn respond(&mut self, text: &str, _: &mut Reply<'_>, _: &mut Context<'_>) -> Answer {
+///         let text: Arc<str> = text.into();
+///         // Nothing here blocks; whose inbox is full misses it.
+///         self.0.lock().expect("no panic").retain(|to| to.send(text.clone()).is_ok());
+///         Answer::Silence
+///     }
+/// }
+///
+/// let party = Party::default();
+/// let responders = Responders::default().with("party", move |_client| party.clone());
+/// # let _ = responders;
+/// ```
 #[derive(Clone)]
 pub struct Sender {
     address: Address,
@@ -208,7 +281,7 @@ impl fmt::Debug for Sender {
 }
 
 /// Why a text did not set out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
     /// The worker has more to take than its inbox holds.

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use super::{Answer, Client, Responder, from_fn};
 
 /// Makes the responder of each new connection of a listener.
-pub type Factory = Arc<dyn Fn(&Client<'_>) -> Box<dyn Responder> + Send + Sync>;
+pub(crate) type Factory = Arc<dyn Fn(&Client<'_>) -> Box<dyn Responder> + Send + Sync>;
 
 /// How a listener's messages are answered.
 #[derive(Clone)]
-pub enum Service {
+pub(crate) enum Service {
     /// Each message is its own reply, sent from where it was received.
     Echo,
     /// Nothing is ever replied.
@@ -30,7 +30,21 @@ impl fmt::Debug for Service {
     }
 }
 
-/// The services that a config can name.
+/// The responders that a listener can name by its `responder`. Cheap enough to clone.
+///
+/// # Examples
+/// ```
+/// use talkback::{Config, Responders, Server};
+///
+/// let responders = Responders::default().with_map("shout", |text| text.to_uppercase());
+/// let mut config = Config::default();
+/// config.listeners[0].address = "127.0.0.1:0".parse()?;
+/// config.listeners[0].responder = "shout".to_owned();
+/// config.metrics.address = None;
+/// let server = Server::start_with(&config, &responders)?;
+/// # server.drain();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Responders {
     by_name: BTreeMap<String, Service>,
@@ -102,7 +116,7 @@ impl Responders {
 
     /// The service of that name.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&Service> {
+    pub(crate) fn get(&self, name: &str) -> Option<&Service> {
         self.by_name.get(name)
     }
 

@@ -14,7 +14,7 @@ use super::start::Server;
 const GRACE: Duration = Duration::from_millis(500);
 
 /// What a stop came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Summary {
     /// Connections that were served and ended in any other way, since the start.

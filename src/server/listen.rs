@@ -27,7 +27,7 @@ const NOTSENT_LOWAT_BYTES: u32 = 128 * 1024;
 const LOCK_TRIES: usize = 5;
 
 /// Where a listener is really bound.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Bound {
     /// With the port that was picked, if it was 0.
     Ip(SocketAddr),

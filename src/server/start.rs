@@ -2,6 +2,7 @@
 //! that fails undoes those before it.
 
 mod commands;
+mod error;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,17 +19,17 @@ use mio::Poll;
 use tracing::{info, warn};
 
 use crate::accepting::Reserve;
-use crate::config::{Address, Config, ConfigError, DEFAULT_MAX_CONNECTIONS, Listener, Shutdown};
+use crate::config::{Address, Config, DEFAULT_MAX_CONNECTIONS, Listener, Shutdown};
 use crate::connection::{Conversation, Timeouts};
 use crate::metrics::Instruments;
 use crate::responder::rules::Rules;
 use crate::responder::{Responders, Service};
-use crate::sidecar::{self, Scrape, Sidecar, SidecarError};
+use crate::sidecar::{self, Scrape, Sidecar};
 use crate::wire::{Framing, MAX_RECEIVE_BYTES, Protocol};
 
 use super::accept::{Acceptor, Gate, Trouble};
 use super::admit::Admission;
-use super::command::{CommandError, Home, KeeperThread};
+use super::command::{Home, KeeperThread};
 use super::failures::{Failures, GaveUp};
 use super::lifecycle::Lifecycle;
 use super::listen::{Bound, Listening, SocketFiles, listen, queue_limit};
@@ -37,7 +38,10 @@ use super::pool::{Pool, Seat};
 use super::view::{Readiness, View};
 use super::worker::{Post, Shared, WAKER, Worker, WorkerThread};
 
-/// A running server. Dropping it stops it as [`Server::drain`] does.
+pub use error::StartError;
+
+/// A running server. Dropping it stops it as [`Server::drain`] does. It may be shared and sent
+/// between threads; [`Server::start`] shows how it is used.
 pub struct Server {
     pub(super) view: View,
     pub(super) gates: Vec<Arc<Gate>>,
@@ -53,67 +57,6 @@ pub struct Server {
     /// Kept until the workers have ended: what responders share goes in the thread that stops,
     /// which may wait for it.
     _responders: Responders,
-}
-
-/// Why a server did not start. Nothing of it is left then.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The config contradicts itself.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// A listener names a responder that nobody brought.
-    #[error("listener {listener:?}: no responder is named {responder:?}; there are {known}")]
-    UnknownResponder {
-        /// The listener's name.
-        listener: String,
-        /// What it names.
-        responder: String,
-        /// What there is.
-        known: String,
-    },
-    /// A listener's program does not serve.
-    #[error("listener {listener:?}: {source}")]
-    Command {
-        /// The listener's name.
-        listener: String,
-        /// Why not.
-        source: CommandError,
-    },
-    /// A listener could not be had.
-    #[error("listener {listener:?}: cannot listen on {address}: {source}; {hint}")]
-    Listen {
-        /// The listener's name.
-        listener: String,
-        /// Its address as configured.
-        address: String,
-        /// Why.
-        source: io::Error,
-        /// What to do.
-        hint: &'static str,
-    },
-    /// The sidecar's address could not be had.
-    #[error("metrics.address: {0}")]
-    Sidecar(#[from] SidecarError),
-    /// `max_connections` does not fit the descriptors that the process may open.
-    #[error(
-        "limits.max_connections needs {sum} descriptors, but this process may open {limit}; \
-         raise the limit (ulimit -n, LimitNOFILE=) or lower max_connections"
-    )]
-    Descriptors {
-        /// The sum, written out.
-        sum: String,
-        /// The soft limit of RLIMIT_NOFILE.
-        limit: u64,
-    },
-    /// The system gave no thread, no epoll set or the like.
-    #[error("cannot start {what}: {source}")]
-    System {
-        /// For what.
-        what: String,
-        /// Why.
-        source: io::Error,
-    },
 }
 
 impl Server {
@@ -155,6 +98,9 @@ impl Server {
     ///
     /// # Errors
     /// See [`StartError`].
+    ///
+    /// # Examples
+    /// See [`Responders`].
     pub fn start_with(config: &Config, responders: &Responders) -> Result<Self, StartError> {
         config.validate()?;
         let services = services(config, responders)?;
@@ -245,6 +191,28 @@ impl Server {
     /// thread that panicked last, at once if that has happened already; it should make the server's
     /// owner call [`Server::drain`], and must not wait for that itself. Only the first call has an
     /// effect. The drain that follows waits out no `drain_delay`.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::sync::mpsc;
+    ///
+    /// # let mut config = talkback::Config::default();
+    /// # config.listeners[0].address = "127.0.0.1:0".parse()?;
+    /// # config.metrics.address = None;
+    /// let server = talkback::Server::start(&config)?;
+    /// let (stop, stopped) = mpsc::channel();
+    /// let signalled = stop.clone();
+    /// server.on_give_up(move |why| {
+    ///     eprintln!("{why}");
+    ///     // Who no longer waits is stopping already.
+    ///     let _ = stop.send(());
+    /// });
+    /// // A signal's handler would do this.
+    /// signalled.send(())?;
+    /// stopped.recv()?;
+    /// server.drain();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn on_give_up(&self, act: impl FnOnce(GaveUp) + Send + 'static) {
         self.failures.on_give_up(Box::new(act));
     }

@@ -3,6 +3,7 @@
 
 mod acceptor;
 mod answers;
+mod api;
 mod inspected;
 mod late_look;
 mod later;
@@ -32,7 +33,8 @@ fn echo(text: &str, reply: &mut Reply<'_>) -> Answer {
 
 /// One listener on 127.0.0.1 that speaks lines and is answered by `ours`; one worker, no sidecar.
 fn config() -> Config {
-    let mut config = Config { workers: Some(1), ..Config::default() };
+    let mut config = Config::default();
+    config.workers = Some(1);
     let listener = &mut config.listeners[0];
     listener.address = talkback::config::Address::Ip(SocketAddr::from(([127, 0, 0, 1], 0)));
     listener.framing = Framing::Line;
@@ -41,6 +43,13 @@ fn config() -> Config {
     config.metrics.address = None;
     // For clients that a test keeps to its end.
     config.limits.linger_timeout = Duration::from_millis(100);
+    config
+}
+
+/// The same with so many workers.
+fn with_workers(workers: usize) -> Config {
+    let mut config = config();
+    config.workers = Some(workers);
     config
 }
 

@@ -31,7 +31,8 @@ impl Responder for Never {
 
 /// Two workers whose responder is [`Never`], which tells when it stalls.
 fn start() -> (Server, Receiver<()>, Sender<()>) {
-    let mut config = Config { workers: Some(2), ..Config::default() };
+    let mut config = Config::default();
+    config.workers = Some(2);
     config.listeners[0].address = "127.0.0.1:0".parse().unwrap();
     config.listeners[0].responder = "never".to_owned();
     config.metrics.address = Some("127.0.0.1:0".parse().unwrap());

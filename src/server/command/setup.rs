@@ -40,8 +40,9 @@ impl ProgramError {
 /// use talkback::config::{Command, Config};
 ///
 /// let mut config = Config::default();
-/// let program = vec!["no-such-program".to_owned()];
-/// config.listeners[0].command = Some(Command { program, ..Command::default() });
+/// let mut command = Command::default();
+/// command.program = vec!["no-such-program".to_owned()];
+/// config.listeners[0].command = Some(command);
 /// let (key, error) = &talkback::server::program_faults(&config)[0];
 /// assert_eq!(key, "listener[0].command.program");
 /// assert!(error.to_string().starts_with("there is no program \"no-such-program\""));

@@ -449,8 +449,8 @@ impl SharedProgram {
     }
 
     fn answer(&mut self, ticket: Ticket, late: Late, now: Instant) {
-        if let Err(back) = ticket.resolve(late) {
-            self.unsent.push_back(back);
+        if let Err(refused) = ticket.resolve(late) {
+            self.unsent.push_back((refused.ticket, refused.late));
             self.offer_at.get_or_insert(now + OFFER_AGAIN);
         }
     }

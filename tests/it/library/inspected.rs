@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use talkback::{Answer, Config};
 
 use super::stalls::Stalling;
-use super::{config, connect, echo, from_fn, start};
+use super::{connect, echo, from_fn, start, with_workers};
 use crate::connections::Page;
 use crate::harness::{Client, PATIENCE, eventually};
 use crate::quiet::alone;
 
 /// With a sidecar, and so many workers.
 fn with_sidecar(workers: usize) -> Config {
-    let mut config = Config { workers: Some(workers), ..config() };
+    let mut config = with_workers(workers);
     config.metrics.address = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
     config
 }

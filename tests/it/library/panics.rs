@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use talkback::{Answer, Context, Reply, Responder, Server};
 
-use super::{config, connect, echo, eventually_closed, metrics, start, start_function};
+use super::{
+    config, connect, echo, eventually_closed, metrics, start, start_function, with_workers,
+};
 use crate::harness::{Client, eventually};
 
 /// Echoes; `panic` panics. Where asked to, its drop panics too.
@@ -31,7 +33,7 @@ impl Drop for Fragile {
 
 #[track_caller]
 fn fragile(workers: usize) -> Server {
-    let config = talkback::Config { workers: Some(workers), ..config() };
+    let config = with_workers(workers);
     start(&config, || Box::new(Fragile { panics_on_drop: false }))
 }
 
@@ -129,7 +131,7 @@ impl Drop for Bomb {
 
 #[track_caller]
 fn with_bombs(workers: usize) -> Server {
-    let config = talkback::Config { workers: Some(workers), ..config() };
+    let config = with_workers(workers);
     start_function(&config, |text, reply, _| match text {
         "bomb" => std::panic::panic_any(Bomb),
         text => echo(text, reply),
@@ -153,7 +155,7 @@ impl Drop for Booby {
 
 #[test]
 fn a_responder_that_goes_with_a_bomb_is_still_counted() {
-    let server = start(&talkback::Config { workers: Some(1), ..config() }, || Box::new(Booby));
+    let server = start(&config(), || Box::new(Booby));
     for _ in 0..5 {
         connect(&server).echo("hello\n");
     }

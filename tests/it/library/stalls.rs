@@ -9,9 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use talkback::{Answer, Config, Server};
+use talkback::{Answer, Config, Late, Server};
 
-use super::{check_drain, config, connect, echo, eventually_closed, from_fn, metrics, start};
+use super::{
+    check_drain, config, connect, echo, eventually_closed, from_fn, metrics, start, with_workers,
+};
 use crate::harness::{Client, Metrics, PATIENCE, eventually};
 use crate::quiet::alone;
 
@@ -91,7 +93,7 @@ fn open(worker: usize) -> String {
 
 #[test]
 fn newcomers_pass_a_stalled_worker_over() {
-    let mut stalling = Stalling::start(&Config { workers: Some(2), ..config() });
+    let mut stalling = Stalling::start(&with_workers(2));
     let mut stalled = stalling.stall();
     let is_stalled = |worker: &usize| stalling.metrics().get(&turn(*worker)) > 0.1;
     eventually("the stall shows", || (0..2).any(|worker| is_stalled(&worker)));
@@ -128,7 +130,7 @@ impl HalfStalled {
         /// Which worker answered a text.
         type Answered = Mutex<BTreeMap<String, usize>>;
         let answered: &Answered = Box::leak(Box::default());
-        let stalling = Stalling::start_with(&Config { workers: Some(2), ..config() }, |text| {
+        let stalling = Stalling::start_with(&with_workers(2), |text| {
             let thread = thread::current();
             let worker = thread.name().unwrap().strip_prefix("worker-").unwrap();
             answered.lock().unwrap().insert(text.to_owned(), worker.parse().unwrap());
@@ -248,7 +250,7 @@ fn a_full_inbox_refuses_with_the_message_and_only_then() {
 
 #[test]
 fn a_full_inbox_sends_on_to_the_next_worker() {
-    let mut config = Config { workers: Some(2), ..config() };
+    let mut config = with_workers(2);
     config.limits.inbox_connections = 1;
     let mut stalling = Stalling::start(&config);
     let one = stalling.stall();
@@ -336,13 +338,13 @@ fn a_ticket_comes_back_from_a_full_inbox() {
     let (mut second, other) = ask("b\n");
     let (mut third, _unused) = ask("stall\n");
     one.answer("one".to_owned()).unwrap();
-    let (other, text) = other.answer("other".to_owned()).unwrap_err();
-    assert_eq!(text, "other");
+    let refused = other.answer("other".to_owned()).unwrap_err();
+    assert_eq!(refused.late, Late::Reply("other".to_owned()));
     let full = "talkback_late_replies_refused_total{reason=\"inbox_full\"}";
     assert_eq!(metrics(&server).get(full), 1.0);
     drop(release);
     first.expect("one\n");
     third.expect("stall\n");
-    other.answer(text).unwrap();
+    refused.ticket.resolve(refused.late).unwrap();
     second.expect("other\n");
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Mutex;
 
+use talkback::Answer;
 use talkback::wire::Framing;
-use talkback::{Answer, Config};
 
 use super::stalls::Stalling;
 use super::{config, connect, eventually_closed, metrics, start_function};
@@ -82,7 +82,7 @@ fn a_client_that_does_not_read_is_not_read_beyond_the_bound_on_pending_bytes() {
 #[test]
 fn a_raw_message_is_never_longer_than_one_receive_may_take() {
     let longest: &Mutex<usize> = Box::leak(Box::default());
-    let mut config = Config { workers: Some(1), ..config() };
+    let mut config = config();
     config.listeners[0].framing = Framing::Raw;
     config.listeners[0].max_message_bytes = 5;
     let server = start_function(&config, |text, reply, _| {

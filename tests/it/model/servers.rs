@@ -47,7 +47,8 @@ impl Drop for Servers {
 }
 
 fn config(setup: &Setup, has_sidecar: bool) -> Config {
-    let mut config = Config { workers: Some(setup.workers), ..Config::default() };
+    let mut config = Config::default();
+    config.workers = Some(setup.workers);
     let listener = &mut config.listeners[0];
     listener.address = "127.0.0.1:0".parse().unwrap();
     listener.framing = setup.framing;
