@@ -47,6 +47,8 @@ pub(crate) struct Conversation {
     pub(crate) protocol: Protocol,
     /// How messages are answered.
     pub(crate) service: Service,
+    /// At a stop the responder is asked to finish, as at the client's end of input.
+    pub(crate) is_heard_out: bool,
     /// How long an answer that comes later may take.
     pub(crate) reply_timeout: Duration,
     /// The most one receive takes, at most [`MAX_RECEIVE_BYTES`].
@@ -285,7 +287,10 @@ impl Connection {
                     Received::Bytes(chunk) => self.answer_chunk(&buffer[chunk], turn, &mut budget),
                     Received::EndOfInput => self.answer_end(turn, &mut budget),
                     Received::WouldBlock => return Some(Outcome::Waiting),
-                    Received::StopDue => return self.stop_reading(CloseReason::Shutdown),
+                    Received::StopDue => match self.ask_to_leave(turn) {
+                        Some(stop) => stop,
+                        None => return self.stop_reading(CloseReason::Shutdown),
+                    },
                     Received::Failed(error) => return Some(self.failed(error, turn)),
                 }
             };

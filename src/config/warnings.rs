@@ -21,6 +21,8 @@ const DESCRIPTORS_A_WORKER: u64 = 2;
 const DESCRIPTORS_A_LISTENER: u64 = 3;
 /// Standard input, output and error, and what tells of its end.
 const DESCRIPTORS_A_PROCESS: u64 = 4;
+/// Where there are programs: a bell, and one more handle of its readiness set.
+const DESCRIPTORS_OF_A_HOME: u64 = 2;
 /// Where there are programs: the keeper's own, and what a start needs while it is under way.
 const DESCRIPTORS_OF_THE_KEEPER: u64 = 16;
 
@@ -86,11 +88,16 @@ impl Config {
     fn descriptors_besides_connections(&self, workers: usize) -> u64 {
         let keeper = if self.commands().next().is_some() { DESCRIPTORS_OF_THE_KEEPER } else { 0 };
         DESCRIPTORS_A_SCRAPE * SCRAPES
-            + DESCRIPTORS_A_WORKER * workers as u64
+            + self.descriptors_a_worker() * workers as u64
             + DESCRIPTORS_A_LISTENER * self.listeners.len() as u64
             + DESCRIPTORS_A_PROCESS * self.shared_processes()
             + keeper
             + OTHER_DESCRIPTORS
+    }
+
+    fn descriptors_a_worker(&self) -> u64 {
+        let home = if self.commands().next().is_some() { DESCRIPTORS_OF_A_HOME } else { 0 };
+        DESCRIPTORS_A_WORKER + home
     }
 
     fn commands(&self) -> impl Iterator<Item = &Command> {
@@ -99,7 +106,8 @@ impl Config {
 
     fn shared_processes(&self) -> u64 {
         let shared = self.commands().filter(|command| command.mode == CommandMode::Shared);
-        shared.map(|command| command.max_processes as u64).sum()
+        // As many may end, or answer their last message, beside those that replace them.
+        shared.map(|command| 2 * command.max_processes as u64).sum()
     }
 
     /// The sum of [`Self::descriptors_needed`] written out, for a message.
@@ -119,8 +127,9 @@ impl Config {
         };
         format!(
             "{connections} + {DESCRIPTORS_A_SCRAPE} × {SCRAPES} for scrapes + \
-             {DESCRIPTORS_A_WORKER} × {workers} workers + {DESCRIPTORS_A_LISTENER} × {} listeners \
+             {} × {workers} workers + {DESCRIPTORS_A_LISTENER} × {} listeners \
              + {shared}{keeper}{OTHER_DESCRIPTORS} = {}",
+            self.descriptors_a_worker(),
             self.listeners.len(),
             self.descriptors_needed(workers)
         )
@@ -298,13 +307,13 @@ mod tests {
             config.limits.max_connections = Some(100);
             config.listeners[0].command = Some(command(CommandMode::Shared));
         });
-        assert_eq!(config.descriptors_needed(8), 100 + 4 * 32 + 2 * 8 + 3 + 4 * 7 + 16 + 32);
+        assert_eq!(config.descriptors_needed(8), 100 + 4 * 32 + 4 * 8 + 3 + 4 * 14 + 16 + 32);
         let sum = config.descriptors_sum(8);
-        let shared = "+ 3 × 1 listeners + 4 × 7 processes + 16 to start them + 32 = 323";
+        let shared = "+ 3 × 1 listeners + 4 × 14 processes + 16 to start them + 32 = 367";
         assert!(sum.ends_with(shared), "{sum}");
 
         config.listeners[0].command = Some(command(CommandMode::PerConnection));
-        let needed = 5 * 100 + 4 * 32 + 2 * 8 + 3 + 16 + 32;
+        let needed = 5 * 100 + 4 * 32 + 4 * 8 + 3 + 16 + 32;
         assert_eq!(config.descriptors_needed(8), needed);
         let sum = config.descriptors_sum(8);
         assert!(sum.starts_with("5 × 100 connections with a process each + 4 × 32"), "{sum}");

@@ -131,6 +131,19 @@ impl Connection {
         asked
     }
 
+    /// A stop, and the last receive is done: a responder that owes what nobody can count is heard
+    /// out.
+    pub(super) fn ask_to_leave(&mut self, turn: &mut Turn<'_>) -> Option<Stop> {
+        if !self.conversation.is_heard_out {
+            return None;
+        }
+        // What comes from now on is not owed anything.
+        self.last_receive = Some(0);
+        let asked = self.ask_to_finish(turn);
+        self.is_stopped = matches!(asked, Some(Stop::Held));
+        asked
+    }
+
     /// Tells the responder that the conversation has ended, and lets it go.
     ///
     /// # Errors

@@ -29,7 +29,7 @@ use crate::wire::{Framing, MAX_RECEIVE_BYTES, Protocol};
 
 use super::accept::{Acceptor, Gate, Trouble};
 use super::admit::Admission;
-use super::command::{Home, KeeperThread};
+use super::command::KeeperThread;
 use super::failures::{Failures, GaveUp};
 use super::lifecycle::Lifecycle;
 use super::listen::{Bound, Listening, SocketFiles, listen, queue_limit};
@@ -145,13 +145,14 @@ impl Server {
             keeper: commands.keeper,
             _responders: responders.clone(),
         };
-        let homes = posts.iter().filter(|post| !post.home.is_empty());
+        let homes = posts.iter().filter_map(|post| post.home.as_ref());
+        let shared_homes = homes.filter(|home| !home.is_empty());
         let shared = Arc::new(Shared {
             instruments: instruments.clone(),
             lifecycle,
             failures,
             occupied: AtomicUsize::new(workers),
-            homes: homes.map(|post| post.home.reporter()).collect(),
+            homes: shared_homes.map(|home| home.reporter()).collect(),
             close_level: config.log.connections,
         });
         // From here on a failure drops the server, which stops what runs.
@@ -309,6 +310,7 @@ fn conversations(
                 max_message_bytes: listener.max_message_bytes,
             },
             service: service.clone(),
+            is_heard_out: commands::is_relayed(listener),
             reply_timeout: listener.reply_timeout,
             receive_bytes: match listener.framing {
                 Framing::Raw => listener.max_message_bytes.min(MAX_RECEIVE_BYTES),
@@ -432,8 +434,7 @@ fn posts(
         let inbox = config.limits.inbox_connections;
         let listeners = config.listeners.len();
         let (seat, inboxes) = Seat::new(waker, inbox, origin, listeners, instruments.clone());
-        let home = Home::new(poll.registry())?;
-        Ok(Post { seat, inboxes, poll, home, conversations: Vec::new() })
+        Ok(Post { seat, inboxes, poll, home: None, conversations: Vec::new() })
     };
     (0..workers)
         .map(|index| {

@@ -92,7 +92,7 @@ pub(super) struct Worker {
     /// An answer under way to who wants to see the connections.
     survey: Option<Survey>,
     /// The programs that live here.
-    home: Home,
+    home: Option<Box<Home>>,
     has_begun: bool,
     is_draining: bool,
     /// Said that no connection is left.
@@ -189,7 +189,7 @@ impl Worker {
                 self.run_errands(began);
             }
         }
-        self.home.stop(Instant::now());
+        self.end_programs();
         self.settle();
         // Else it would show as stalled until the stop is over.
         self.seat.end_turn(self.began.elapsed());

@@ -11,9 +11,14 @@ use crate::harness::{Metrics, Server, eventually};
 
 /// A program in Python, as a TOML list. It reads lines; `body` is done with each `line`.
 fn python(body: &str) -> String {
+    python_at_the_end(body, "")
+}
+
+/// The same, and `last` is done at the end of its input.
+fn python_at_the_end(body: &str, last: &str) -> String {
     let body: Vec<String> = body.lines().map(|line| format!("    {line}")).collect();
     let program = format!(
-        "import os, sys, time\nfor line in sys.stdin:\n    line = line.rstrip('\\n')\n{}",
+        "import os, sys, time\nfor line in sys.stdin:\n    line = line.rstrip('\\n')\n{}\n{last}",
         body.join("\n")
     );
     format!("[\"python3\", \"-u\", \"-c\", {program:?}]")

@@ -9,8 +9,8 @@ use crate::config::{Command, CommandMode, Config, Listener};
 use crate::metrics::Instruments;
 use crate::responder::Service;
 use crate::server::command::{
-    Ask, CommandError, Desired, Exchange, Keeper, KeeperThread, Plan, PoolLimits, Program, Proof,
-    Proven, Relay, RelayPlan, Setup,
+    Ask, CommandError, Desired, Exchange, Home, Keeper, KeeperThread, Plan, PoolLimits, Program,
+    Proof, Proven, Relay, RelayPlan, Setup,
 };
 use crate::server::failures::Failures;
 use crate::wire::Framing;
@@ -71,7 +71,7 @@ pub(super) fn settle(
             let (proof, proven) = Proof::new(starts, &command.self_test, command.self_test_timeout);
             let recorders = instruments.command_recorders(index);
             let at = turn % posts.len();
-            posts[at].home.adopt(plan, keeper.clone(), recorders, proof);
+            home(&mut posts[at])?.adopt(plan, keeper.clone(), recorders, proof);
             commands.proofs.push((listener.name.clone(), proven));
         }
         if is_shared {
@@ -83,12 +83,23 @@ pub(super) fn settle(
         } else {
             for (post, services) in posts.iter_mut().zip(&mut commands.services) {
                 let relays = relay_plan(index, listener, &keeper, instruments);
-                post.home.adopt_relays(index, relays);
-                services.insert(index, relay(index, listener, &program, &keeper, post));
+                let home = home(post)?;
+                home.adopt_relays(index, relays);
+                services.insert(index, relay(index, listener, &program, &keeper, home));
             }
         }
     }
     Ok(commands)
+}
+
+/// Whether each connection of it has a process of its own.
+pub(super) fn is_relayed(listener: &Listener) -> bool {
+    let command = listener.command.as_ref();
+    command.is_some_and(|command| command.mode == CommandMode::PerConnection)
+}
+
+fn home(post: &mut Post) -> Result<&mut Home, StartError> {
+    post.home().map_err(|source| StartError::System { what: "programs".to_owned(), source })
 }
 
 fn ask(desired: Desired) -> Service {
@@ -101,13 +112,13 @@ fn relay(
     listener: &Listener,
     program: &Arc<Program>,
     keeper: &Keeper,
-    post: &Post,
+    home: &Home,
 ) -> Service {
     let exchange = Arc::new(Exchange {
         listener: index,
         program: program.clone(),
         keeper: keeper.clone(),
-        reporter: post.home.reporter(),
+        reporter: home.reporter(),
         terminator: match listener.framing {
             Framing::Line => "\n",
             Framing::Raw => "",

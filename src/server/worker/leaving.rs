@@ -83,7 +83,7 @@ impl Worker {
     /// After it gave up on itself, until the stop that follows: nobody is served, everybody is
     /// counted. Waits elsewhere than in epoll, which may be what fails.
     pub(super) fn refuse(&mut self) {
-        self.home.stop(Instant::now());
+        self.end_programs();
         // As the acceptors see it, this worker is stalled from now on.
         self.seat.pass_over();
         while self.shared.lifecycle.drain_until().is_none() {

@@ -1,8 +1,6 @@
 //! What a worker takes out of its second inbox: late answers, texts that nobody asked for, and
 //! messages for the programs that live with it.
 
-use std::time::Instant;
-
 use crate::metrics::names::LateReplyRefusal;
 use crate::responder::{Address, Late, LateReply, Push};
 use crate::server::mail::Mail;
@@ -21,10 +19,7 @@ impl Worker {
         match mail {
             Mail::Late(reply) => self.take_reply(reply),
             Mail::Push(push) => self.take_push(&push),
-            Mail::Request { listener, ticket, line } => {
-                self.home.request(listener, ticket, line, Instant::now());
-                self.note_programs();
-            }
+            Mail::Request { listener, ticket, line } => self.take_request(listener, ticket, line),
         }
     }
 

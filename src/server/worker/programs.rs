@@ -1,6 +1,7 @@
 //! The programs that live with a worker, between its connections: their events, their mail, their
 //! time, and why it stays in a drain until nobody can ask them any more.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use mio::Poll;
 use mio::event::Event;
 
 use crate::connection::Conversation;
-use crate::responder::LateReply;
+use crate::responder::{LateReply, Ticket};
 use crate::server::command::{Home, Output, Reporter};
 use crate::server::pool::{Inboxes, Seat};
 
@@ -28,48 +29,70 @@ pub(in crate::server) struct Post {
     pub(in crate::server) seat: Arc<Seat>,
     pub(in crate::server) inboxes: Inboxes,
     pub(in crate::server) poll: Poll,
-    pub(in crate::server) home: Home,
+    /// `None` while nothing lives there.
+    pub(in crate::server) home: Option<Box<Home>>,
     /// By the index of their listener.
     pub(in crate::server) conversations: Vec<Arc<Conversation>>,
+}
+
+impl Post {
+    /// Where programs live with this worker.
+    ///
+    /// # Errors
+    /// If the system has no descriptor for it.
+    pub(in crate::server) fn home(&mut self) -> io::Result<&mut Home> {
+        if self.home.is_none() {
+            self.home = Some(Box::new(Home::new(self.poll.registry())?));
+        }
+        Ok(self.home.as_mut().expect("it was just made"))
+    }
 }
 
 impl Worker {
     /// What epoll told of something that is no connection of this worker.
     #[cold]
     pub(super) fn take_program_event(&mut self, event: &Event) {
+        let Some(home) = &mut self.home else { return };
         let now = Instant::now();
-        self.home.take_event(event, now);
+        home.take_event(event, now);
         self.serve_relays(now);
         self.note_programs();
     }
 
     /// What was to be done at a time of its own.
     pub(super) fn tick_programs(&mut self, now: Instant) {
-        self.home.tick(now);
+        let Some(home) = &mut self.home else { return };
+        home.tick(now);
         self.serve_relays(now);
         self.note_programs();
     }
 
     /// The programs may have something to do at another time than before.
     pub(super) fn note_programs(&mut self) {
-        let is_busy = self.home.relays().is_busy();
-        self.errands.wake_programs(if is_busy { Some(self.began) } else { self.home.wake() });
+        let Some(home) = &mut self.home else { return };
+        let is_busy = home.relays().is_busy();
+        self.errands.wake_programs(if is_busy { Some(self.began) } else { home.wake() });
     }
 
     /// The connection in that slot takes more than before.
     #[cold]
     pub(super) fn note_room(&mut self, slot: usize) {
-        self.home.relays().note_room(slot);
+        let Some(home) = &mut self.home else { return };
+        home.relays().note_room(slot);
         self.note_programs();
     }
 
     /// What the processes of connections have said, and what that leads to.
     fn serve_relays(&mut self, now: Instant) {
-        for _ in 0..self.home.relays().ready() {
-            let Some((place, slot, generation)) = self.home.relays().next_ready() else { break };
+        let ready = self.home.as_mut().map_or(0, |home| home.relays().ready());
+        for _ in 0..ready {
+            let next = self.home.as_mut().and_then(|home| home.relays().next_ready());
+            let Some((place, slot, generation)) = next else { break };
             self.serve_relay(place, slot, generation, now);
         }
-        while let Some((ticket, late)) = self.home.relays().next_answer() {
+        while let Some((ticket, late)) =
+            self.home.as_mut().and_then(|home| home.relays().next_answer())
+        {
             let address = ticket.address();
             ticket.forgo();
             self.take_reply(LateReply { address, late });
@@ -79,22 +102,23 @@ impl Worker {
     fn serve_relay(&mut self, place: usize, slot: usize, generation: u64, now: Instant) {
         let mut budget = OUTPUT_BYTES_A_TURN;
         while budget > 0 {
+            let Some(home) = &mut self.home else { return };
             let entry = self.connections.get_mut(slot);
             let Some(entry) = entry.filter(|entry| entry.generation == generation) else { return };
             let connection = &mut entry.connection;
             if !connection.has_room() {
-                return self.home.relays().hold(place);
+                return home.relays().hold(place);
             }
-            match self.home.read_relay(place, now) {
+            match home.read_relay(place, now) {
                 Output::Bytes(length) => {
                     let tally = &mut self.tallies[connection.conversation().listener];
-                    connection.give(&self.home.buffer()[..length], tally);
+                    connection.give(&home.buffer()[..length], tally);
                     self.turn(slot);
                     budget = budget.saturating_sub(length);
                 }
                 Output::WouldBlock => return,
                 Output::End => {
-                    if self.home.relays().conclude(place) {
+                    if home.relays().conclude(place) {
                         connection.end_by_responder();
                         self.turn(slot);
                     }
@@ -102,16 +126,34 @@ impl Worker {
                 }
             }
         }
-        self.home.relays().queue(place);
+        if let Some(home) = &mut self.home {
+            home.relays().queue(place);
+        }
+    }
+
+    /// Nobody is to be answered any more: the processes end.
+    pub(super) fn end_programs(&mut self) {
+        if let Some(home) = &mut self.home {
+            home.stop(Instant::now());
+        }
+    }
+
+    /// A message for a program that lives here.
+    pub(super) fn take_request(&mut self, listener: usize, ticket: Ticket, line: Arc<[u8]>) {
+        if let Some(home) = &mut self.home {
+            home.request(listener, ticket, line, Instant::now());
+        }
+        self.note_programs();
     }
 
     /// At the first start, or after a panic.
     pub(super) fn begin_programs(&mut self) {
+        let Some(home) = &mut self.home else { return };
         let now = Instant::now();
         if std::mem::replace(&mut self.has_begun, true) {
-            self.home.begin_anew(now);
+            home.begin_anew(now);
         } else {
-            self.home.begin(now);
+            home.begin(now);
         }
         self.note_programs();
     }
@@ -127,6 +169,7 @@ impl Worker {
             let until = self.shared.lifecycle.drain_until();
             until.is_some_and(|until| Instant::now() >= until + FAREWELL)
         };
-        self.home.is_empty() || self.shared.occupied.load(Ordering::SeqCst) == 0 || is_late()
+        let is_shared = self.home.as_ref().is_some_and(|home| !home.is_empty());
+        !is_shared || self.shared.occupied.load(Ordering::SeqCst) == 0 || is_late()
     }
 }

@@ -156,13 +156,12 @@ fn a_program_that_says_nothing_after_its_clients_end_is_not_waited_for_long() {
 
 #[test]
 fn a_program_that_goes_on_talking_after_its_clients_end_is_heard_out() {
-    let script =
-        "cat; for i in 1 2 3 4 5 6; do echo $i; python3 -c 'import time; time.sleep(0.15)'; done";
-    let server = each(&sh(script), "reply_timeout = \"600ms\"");
+    let last = "for turn in range(7):\n    time.sleep(0.2); print(turn)";
+    let server = each(&python_at_the_end("print(line)", last), "reply_timeout = \"1s\"");
     let mut client = server.connect();
     client.send("x\n");
     client.finish();
-    assert_eq!(client.read_to_end(), b"x\n1\n2\n3\n4\n5\n6\n");
+    assert_eq!(client.read_to_end(), b"x\n0\n1\n2\n3\n4\n5\n6\n");
 }
 
 #[test]
@@ -243,15 +242,32 @@ fn a_process_that_cannot_be_started_costs_its_connection_alone() {
 }
 
 #[test]
-fn a_stop_leaves_no_process() {
-    let mut server = each(&sh(&format!("trap '' TERM; echo $$; {FOR_EVER}")), "");
+fn a_stop_hears_the_programs_out() {
+    let script =
+        "while read x; do python3 -c 'import time; time.sleep(0.2)'; echo $x; done; echo bye";
+    let mut server = each(&sh(script), "framing = \"line\"");
+    let mut client = server.connect();
+    client.send("one\ntwo\n");
+    client.expect("one\n");
+    server.signal(rustix::process::Signal::TERM);
+    assert_eq!(client.read_to_end(), b"two\nbye\n");
+    drop(client);
+    assert_eq!(server.wait().code(), Some(0));
+    assert_eq!(server.close_lines()[0]["reason"], "shutdown");
+}
+
+#[test]
+fn a_stop_does_not_wait_beyond_its_deadline_and_leaves_no_process() {
+    let script = format!("trap '' TERM; echo $$; {FOR_EVER}");
+    let config = config(&sh(&script), "", "mode = \"per_connection\"");
+    let mut server = Server::start(&(config + "[shutdown]\ndrain_timeout = \"300ms\"\n"));
     let mut client = server.connect();
     let mut text = [0; 16];
     let length = client.stream.read(&mut text).unwrap();
     let pid: u32 = std::str::from_utf8(&text[..length]).unwrap().trim().parse().unwrap();
     assert_eq!(server.stop(), Some(0));
-    client.expect_end();
     assert!(!lives(pid));
+    assert_eq!(server.close_lines()[0]["reason"], "shutdown_forced");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::harness::Client;
@@ -114,6 +116,61 @@ fn a_process_killed_by_hand_costs_its_own_request_alone() {
     kill(others);
     eventually_gone(others);
     assert_ne!(other.ask("0"), others.to_string());
+}
+
+/// Asks until it is told to stop; a connection that the server closes is followed by the next one.
+/// Returns how many it lost.
+fn ask_on(server: &Server, number: usize, pids: &Mutex<Vec<u32>>, is_over: &AtomicBool) -> usize {
+    let mut lost = 0;
+    let mut client = Lines::new(server);
+    for turn in 0.. {
+        if is_over.load(Ordering::Relaxed) {
+            break;
+        }
+        let text = format!("{number}.{turn}");
+        let reply = client.ask(&text);
+        if reply.is_empty() {
+            lost += 1;
+            client = Lines::new(server);
+            continue;
+        }
+        let (said, pid) = reply.rsplit_once(' ').unwrap();
+        assert_eq!(said, text);
+        pids.lock().unwrap().push(pid.parse().unwrap());
+    }
+    lost
+}
+
+#[test]
+fn while_processes_are_killed_no_reply_goes_astray_and_each_kill_costs_one_request() {
+    const KILLS: usize = 12;
+    let server = shared(&echo(), "max_processes = 3");
+    let (pids, is_over) = (Mutex::new(Vec::new()), AtomicBool::new(false));
+    let lost: usize = std::thread::scope(|scope| {
+        let (server, pids, is_over) = (&server, &pids, &is_over);
+        let clients: Vec<_> = (0..30)
+            .map(|number| scope.spawn(move || ask_on(server, number, pids, is_over)))
+            .collect();
+        let mut killed = BTreeSet::new();
+        while killed.len() < KILLS {
+            let pid = pids.lock().unwrap().pop();
+            if let Some(pid) = pid.filter(|pid| !killed.contains(pid) && lives(*pid)) {
+                kill(pid);
+                killed.insert(pid);
+                server.eventually("it is counted", |metrics| {
+                    ends(metrics, "signalled") == killed.len() as f64
+                });
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+        clients.into_iter().map(|client| client.join().unwrap()).sum()
+    });
+    assert!(lost <= KILLS, "{lost}");
+    let metrics =
+        server.eventually("all are closed", |metrics| metrics.sum("talkback_connections") == 0.0);
+    assert_eq!(metrics.closes().get("responder_error").copied().unwrap_or(0), lost as u64);
+    metrics.assert_ledger();
+    assert_eq!(metrics.sum("talkback_command_refused_total"), 0.0);
 }
 
 #[test]
