@@ -110,6 +110,7 @@ impl Offload {
 
     /// Replies this to a message that is refused, and the conversation goes on; to a connection
     /// that is refused it is said as the last word. Without it either closes as `responder_error`.
+    /// A last answer, at the client's end of input, is left out where there is no room.
     #[must_use]
     pub fn refusal(mut self, text: impl Into<Arc<str>>) -> Self {
         self.refusal = Some(text.into());

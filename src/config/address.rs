@@ -78,16 +78,19 @@ impl From<SocketAddr> for Address {
 
 impl Address {
     /// Whether `v6only` means anything here.
+    #[must_use]
     pub fn is_ipv6(&self) -> bool {
         matches!(self, Self::Ip(SocketAddr::V6(_)))
     }
 
     /// Whether `unix_mode` and `unix_group` mean anything here.
+    #[must_use]
     pub fn is_unix_path(&self) -> bool {
         matches!(self, Self::UnixPath(_))
     }
 
     /// Whether other hosts may reach it: an IP address that is not a loopback one.
+    #[must_use]
     pub fn is_public(&self) -> bool {
         matches!(self, Self::Ip(address) if !address.ip().to_canonical().is_loopback())
     }

@@ -53,6 +53,7 @@ pub struct Environment {
 
 impl Environment {
     /// That of this process.
+    #[must_use]
     pub fn of_process() -> Self {
         Self {
             config: std::env::var_os("TALKBACK_CONFIG"),
@@ -100,6 +101,20 @@ impl fmt::Display for Source {
 /// [`ConfigError::Unreadable`] if the file cannot be read, or is named and not there;
 /// [`ConfigError::Invalid`] with everything that is wrong in file, environment and flags. The file
 /// is checked as it stands, also where a flag replaces part of it.
+///
+/// # Examples
+/// ```
+/// use talkback::config::{Environment, Overrides, load};
+///
+/// let overrides = Overrides {
+///     config: Some("config/talkback.toml".into()),
+///     workers: Some("2".to_owned()),
+///     ..Overrides::default()
+/// };
+/// let config = load(&overrides, &Environment::default())?.config;
+/// assert_eq!((config.workers, config.listeners[0].name.as_str()), (Some(2), "main"));
+/// # Ok::<(), talkback::config::ConfigError>(())
+/// ```
 pub fn load(overrides: &Overrides, environment: &Environment) -> Result<Loaded, ConfigError> {
     load_from(overrides, environment, &SEARCHED.map(PathBuf::from))
 }

@@ -53,6 +53,7 @@ pub struct Origins(BTreeMap<String, Origin>);
 
 impl Origins {
     /// Where the value of this key came from.
+    #[must_use]
     pub fn of(&self, key: &str) -> Origin {
         self.0.get(key).cloned().unwrap_or(Origin::Default)
     }

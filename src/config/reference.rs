@@ -231,6 +231,7 @@ static KEYS: &[Key] = &[
 ];
 
 /// Every key, in the order of `config/talkback.toml`.
+#[must_use]
 pub fn reference() -> &'static [Key] {
     KEYS
 }
@@ -261,6 +262,7 @@ impl Key {
 
 /// The README's table of keys, in Markdown.
 #[doc(hidden)]
+#[must_use]
 pub fn config_table() -> String {
     table_of(KEYS, |key| match key.split() {
         ("listener", field) => format!("[[listener]] {field}"),

@@ -18,6 +18,7 @@ pub struct Setting {
 
 impl Config {
     /// Every value in force. Keys that mean nothing for a listener's kind of address are left out.
+    #[must_use]
     pub fn settings(&self) -> Vec<Setting> {
         let workers = self.workers.map_or_else(|| quoted("auto"), |count| count.to_string());
         let mut settings = vec![setting("workers", workers)];
@@ -111,11 +112,13 @@ impl Limits {
 
 impl LogLevel {
     /// The word in the file.
+    #[must_use]
     pub fn as_str(self) -> &'static str {
         LEVELS[self as usize]
     }
 
     /// The level that this word of the file means.
+    #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
         let levels = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
         levels.into_iter().find(|level| level.as_str() == word)
@@ -124,6 +127,7 @@ impl LogLevel {
 
 impl LogFormat {
     /// The word in the file.
+    #[must_use]
     pub fn as_str(self) -> &'static str {
         FORMATS[self as usize]
     }
@@ -135,6 +139,7 @@ impl LogFormat {
 
 impl ShowConnections {
     /// The word in the file.
+    #[must_use]
     pub fn as_str(self) -> &'static str {
         SHOW_CONNECTIONS[self as usize]
     }

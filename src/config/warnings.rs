@@ -67,6 +67,7 @@ impl fmt::Display for Warning {
 
 impl Config {
     /// Descriptors that a server with so many workers needs when every connection is taken.
+    #[must_use]
     pub fn descriptors_needed(&self, workers: usize) -> u64 {
         let connections = self.limits.max_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS);
         let besides = self.descriptors_besides_connections(workers);
@@ -74,6 +75,7 @@ impl Config {
     }
 
     /// How many connections a limit on descriptors leaves room for.
+    #[must_use]
     pub fn connections_fitting(&self, limit: u64, workers: usize) -> u64 {
         let left = limit.saturating_sub(self.descriptors_besides_connections(workers));
         left / self.descriptors_a_connection()
@@ -111,6 +113,7 @@ impl Config {
     }
 
     /// The sum of [`Self::descriptors_needed`] written out, for a message.
+    #[must_use]
     pub fn descriptors_sum(&self, workers: usize) -> String {
         let connections = self.limits.max_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS);
         let connections = match self.descriptors_a_connection() {
@@ -136,6 +139,7 @@ impl Config {
     }
 
     /// Everything that is allowed and will bite on this host, in the order of the file.
+    #[must_use]
     pub fn warnings(&self, host: &Host) -> Vec<Warning> {
         let mut warnings = Vec::new();
         self.warn_of_backlogs(host, &mut warnings);
