@@ -23,7 +23,7 @@ mod timers;
 mod view;
 mod worker;
 
-pub use command::{CommandError, ProgramError, program_faults};
+pub use command::{CommandError, ProgramError, ProgramGroups, program_faults};
 pub use drain::Summary;
 pub use failures::GaveUp;
 pub use listen::{Bound, SocketFiles};

@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGTERM};
 use signal_hook::iterator::Signals;
 use talkback::config::{ConfigError, Effect};
-use talkback::server::{GaveUp, SocketFiles};
+use talkback::server::{GaveUp, ProgramGroups, SocketFiles};
 use talkback::{Server, StartError};
 use tracing::{info, warn};
 
@@ -81,7 +81,7 @@ fn serve(options: &Options, sink: &Sink) -> anyhow::Result<()> {
     }
     let server = Server::start(config)?;
     server.observe_log(sink.dropped());
-    stop.know(server.socket_files());
+    stop.know(Leftovers { files: server.socket_files(), groups: server.program_groups() });
     let (give_up, gave_up) = bounded(1);
     server.on_give_up(move |reason| {
         // It happens once, so there is room, until nobody is there any more.
@@ -137,20 +137,27 @@ struct Stop {
     requests: Sender<Signal>,
     is_requested: AtomicBool,
     /// What a forced end has to clean up; `None` while the server starts.
-    files: Mutex<Option<SocketFiles>>,
+    leftovers: Mutex<Option<Leftovers>>,
     has_started: Condvar,
+}
+
+/// What would outlive a process that ends at once.
+struct Leftovers {
+    files: SocketFiles,
+    groups: ProgramGroups,
 }
 
 impl Stop {
     fn new() -> (Arc<Self>, Receiver<Signal>) {
         let (requests, stopped) = bounded(1);
-        let (is_requested, files) = (AtomicBool::new(false), Mutex::new(None));
-        (Arc::new(Self { requests, is_requested, files, has_started: Condvar::new() }), stopped)
+        let (is_requested, leftovers) = (AtomicBool::new(false), Mutex::new(None));
+        let has_started = Condvar::new();
+        (Arc::new(Self { requests, is_requested, leftovers, has_started }), stopped)
     }
 
     /// The start is over, and this is what it has made.
-    fn know(&self, files: SocketFiles) {
-        *self.files.lock() = Some(files);
+    fn know(&self, leftovers: Leftovers) {
+        *self.leftovers.lock() = Some(leftovers);
         self.has_started.notify_all();
     }
 
@@ -162,10 +169,11 @@ impl Stop {
         }
         // Nobody else removes what a start that is under way has made. One that fails does so
         // itself, and ends the process.
-        let mut files = self.files.lock();
-        self.has_started.wait_while_for(&mut files, |files| files.is_none(), LONGEST_START);
-        if let Some(files) = &*files {
+        let mut made = self.leftovers.lock();
+        self.has_started.wait_while_for(&mut made, |made| made.is_none(), LONGEST_START);
+        if let Some(Leftovers { files, groups }) = &*made {
             files.remove();
+            groups.kill();
         }
         // Not a word, nor a wait for those that are queued: standard error may be what hangs.
         process::exit(signal.exit_code());

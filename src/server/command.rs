@@ -21,6 +21,7 @@ mod standard_error;
 
 pub(in crate::server) use ask::{Ask, Desired};
 pub(in crate::server) use home::Home;
+pub use keeper::ProgramGroups;
 pub(in crate::server) use keeper::{Keeper, KeeperThread};
 pub(in crate::server) use news::Reporter;
 pub(in crate::server) use pool::Limits as PoolLimits;

@@ -29,7 +29,7 @@ use crate::wire::{Framing, MAX_RECEIVE_BYTES, Protocol};
 
 use super::accept::{Acceptor, Gate, Trouble};
 use super::admit::Admission;
-use super::command::KeeperThread;
+use super::command::{KeeperThread, ProgramGroups};
 use super::failures::{Failures, GaveUp};
 use super::lifecycle::Lifecycle;
 use super::listen::{Bound, Listening, SocketFiles, listen, queue_limit};
@@ -228,6 +228,12 @@ impl Server {
     #[must_use]
     pub fn socket_files(&self) -> SocketFiles {
         self.files.clone()
+    }
+
+    /// The process groups of the programs, for a process that must end without a drain.
+    #[must_use]
+    pub fn program_groups(&self) -> ProgramGroups {
+        self.keeper.as_ref().map(KeeperThread::groups).unwrap_or_default()
     }
 
     fn accept(

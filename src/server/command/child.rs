@@ -83,6 +83,11 @@ impl Child {
         &self.program
     }
 
+    /// Its own number, and its group's.
+    pub(super) fn leader(&self) -> Pid {
+        self.pid
+    }
+
     /// Whether it can still say something.
     pub(super) fn may_speak(&self) -> bool {
         self.standard_error.is_some()

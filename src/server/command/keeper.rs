@@ -12,6 +12,7 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use mio::{Poll, Waker};
 use parking_lot::Mutex;
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::processes::{Processes, WAKER};
 use super::program::Program;
@@ -81,7 +82,35 @@ pub(super) struct Shared {
     /// Of whom the end is wanted. Never more than there are processes, so that it needs no bound.
     pub(super) ends: Mutex<BTreeSet<ProcessId>>,
     pub(super) is_stopping: AtomicBool,
+    pub(super) groups: ProgramGroups,
     waker: Waker,
+}
+
+/// The process groups of all programs that run, for a process that must end at once: nobody would
+/// follow the SIGTERM that they get then.
+#[derive(Debug, Clone, Default)]
+pub struct ProgramGroups {
+    /// Each is here until it is reaped: no other group can have its number.
+    leaders: Arc<Mutex<BTreeSet<i32>>>,
+}
+
+impl ProgramGroups {
+    /// Kills them with SIGKILL.
+    pub fn kill(&self) {
+        for leader in self.leaders.lock().iter().filter_map(|number| Pid::from_raw(*number)) {
+            // One that is gone already needs nothing.
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
+    }
+
+    pub(super) fn insert(&self, leader: Pid) {
+        self.leaders.lock().insert(leader.as_raw_pid());
+    }
+
+    /// Before it is reaped.
+    pub(super) fn remove(&self, leader: Pid) {
+        self.leaders.lock().remove(&leader.as_raw_pid());
+    }
 }
 
 /// The keeper's thread. Dropping it ends every process.
@@ -106,6 +135,7 @@ impl Keeper {
             orders,
             ends: Mutex::default(),
             is_stopping: AtomicBool::new(false),
+            groups: ProgramGroups::default(),
             waker,
         });
         let keeper = Self { shared: shared.clone() };
@@ -140,6 +170,11 @@ impl Keeper {
 }
 
 impl KeeperThread {
+    /// What a forced end kills.
+    pub(in crate::server) fn groups(&self) -> ProgramGroups {
+        self.keeper.shared.groups.clone()
+    }
+
     /// Ends every process and returns when none is left: at once, or after the 2 s that SIGTERM
     /// gives.
     pub(in crate::server) fn stop(mut self) {

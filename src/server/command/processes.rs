@@ -172,6 +172,7 @@ impl Processes {
             spawn::discard(pid);
             return started(Err(error.into()));
         }
+        self.shared.groups.insert(pid);
         self.children.insert(id.number, child);
         started(Ok(Started { process: id, input, output }));
     }
@@ -267,6 +268,7 @@ impl Processes {
 
     fn bury(&mut self, number: usize, now: Instant) {
         let Some(child) = self.children.get_mut(&number) else { return };
+        self.shared.groups.remove(child.leader());
         child.bury();
         if child.may_speak() {
             self.due.insert((now + LAST_WORDS, number, Due::Forget));

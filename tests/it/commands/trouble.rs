@@ -178,3 +178,19 @@ fn a_program_that_answers_its_self_test_is_served_with_and_counts_no_message() {
     assert_eq!(metrics.sum("talkback_messages_total"), 1.0);
     assert_eq!(of_main(&metrics, "reply_seconds_count"), 1.0);
 }
+
+#[test]
+fn a_second_signal_leaves_no_process_that_ignores_the_first() {
+    use rustix::process::Signal;
+    let program = sh("trap '' TERM; while :; do read x && echo $$; done");
+    let mut server = shared(&program, "");
+    let child = |(_, list): (u32, String)| list.split_whitespace().next()?.parse().ok();
+    let pid = server.threads("children").find_map(child).unwrap();
+    server.signal(Signal::INT);
+    // From the end of the drain on the process has 2 s, and is not waited for any more.
+    eventually("it stops", || server.logged("stopping: not ready").is_some());
+    assert!(lives(pid));
+    server.signal(Signal::INT);
+    assert_eq!(server.wait().code(), Some(130));
+    eventually_gone(pid);
+}
