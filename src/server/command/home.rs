@@ -207,7 +207,7 @@ impl Home {
                 }
                 News::RelayBlocked(conduit) => self.relays.blocked(&conduit, &self.registry),
                 News::RelayFinishes(conduit) => self.relays.finishes(&conduit, now),
-                News::RelayOver(conduit) => self.relays.over(&conduit),
+                News::RelayOver(conduit) => self.relays.over(&conduit, now),
                 News::RelayEnded(conduit, status) => self.relays.ended(&conduit, status),
             }
         }

@@ -17,7 +17,7 @@ use circuit::Circuit;
 pub(super) const STEADY: Duration = Duration::from_secs(5);
 
 /// A process that has closed its output is given so long to end by itself.
-const LAST_BREATH: Duration = Duration::from_millis(500);
+pub(super) const LAST_BREATH: Duration = Duration::from_secs(1);
 
 /// The bounds of a pool; `None` = without one.
 #[derive(Debug, Clone)]
@@ -94,6 +94,8 @@ pub(super) enum Why {
     Protocol,
     /// It closed its output.
     HungUp,
+    /// It closed its output, and did not end by itself.
+    LivedOn,
     Stopped,
 }
 
@@ -383,7 +385,7 @@ impl<R> Pool<R> {
         }
         for (key, process) in &mut self.processes {
             if process.state == State::Ending(Why::HungUp) && now >= process.since + LAST_BREATH {
-                process.state = State::Ending(Why::Protocol);
+                process.state = State::Ending(Why::LivedOn);
                 self.actions.push_back(Action::End(*key));
             }
         }

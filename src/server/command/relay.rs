@@ -40,6 +40,10 @@ pub(super) struct State {
     pub(super) blocked: Option<Ticket>,
     /// Answered when the process has said its last.
     pub(super) finishing: Option<Ticket>,
+    /// The process has closed its output, and is about to end by itself.
+    pub(super) has_said_all: bool,
+    /// It was told to end.
+    pub(super) is_told: bool,
     /// The connection has ended.
     pub(super) is_over: bool,
 }
@@ -125,7 +129,9 @@ impl Responder for Relay {
         state.input = None;
         let tickets = [state.opening.take(), state.blocked.take(), state.finishing.take()];
         tickets.into_iter().flatten().for_each(Ticket::forgo);
-        if let Some(process) = state.process {
+        // One that ends by itself is let, for a while.
+        if let Some(process) = state.process.filter(|_| !state.has_said_all) {
+            state.is_told = true;
             self.exchange.keeper.end(process);
         }
         drop(state);

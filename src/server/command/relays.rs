@@ -20,6 +20,7 @@ use crate::responder::{Late, Ticket};
 use super::home::Tokens;
 use super::keeper::{Keeper, SpawnError, Started};
 use super::pipes::{Input, read_into};
+use super::pool::LAST_BREATH;
 use super::relay::Conduit;
 use super::shared::by_itself;
 
@@ -60,6 +61,8 @@ struct RelayEnd {
     /// Its connection has no room for more output.
     is_held: bool,
     has_ended: bool,
+    /// When it is ended, if it has not ended by itself.
+    ends_at: Option<Instant>,
     /// Silent since then, if its client has ended its input.
     finishes: Option<Instant>,
 }
@@ -97,6 +100,7 @@ impl Relays {
             is_queued: false,
             is_held: false,
             has_ended: false,
+            ends_at: None,
             finishes: None,
         });
         conduit.state.lock().place = Some(place);
@@ -128,6 +132,7 @@ impl Relays {
         let mut state = conduit.state.lock();
         state.process = Some(process);
         if state.is_over {
+            state.is_told = true;
             return plan.keeper.end(process);
         }
         relay.gauge.enter(ProcessState::Busy);
@@ -188,7 +193,7 @@ impl Relays {
     }
 
     /// The connection has ended.
-    pub(super) fn over(&mut self, conduit: &Conduit) {
+    pub(super) fn over(&mut self, conduit: &Conduit, now: Instant) {
         let Some(place) = conduit.place() else { return };
         let Some(relay) = self.relays.get_mut(place) else { return };
         relay.output = None;
@@ -197,8 +202,13 @@ impl Relays {
         if self.by_slot.get(&slot) == Some(&place) {
             self.by_slot.remove(&slot);
         }
+        relay.finishes = None;
         if relay.has_ended {
             self.remove(place);
+        } else if conduit.state.lock().has_said_all {
+            let at = now + LAST_BREATH;
+            relay.ends_at = Some(at);
+            self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
         }
     }
 
@@ -206,10 +216,13 @@ impl Relays {
     pub(super) fn ended(&mut self, conduit: &Conduit, status: ExitStatus) {
         let Some(place) = conduit.place() else { return };
         let Some(relay) = self.relays.get_mut(place) else { return };
-        let is_over = conduit.state.lock().is_over;
+        let (is_told, is_over) = {
+            let state = conduit.state.lock();
+            (state.is_told, state.is_over)
+        };
         let reason = match by_itself(status) {
-            // We sent it; one that ends by itself meanwhile has still ended by itself.
-            ProcessEnd::Signalled if is_over => ProcessEnd::ConnectionClosed,
+            // One that ends by itself meanwhile has still ended by itself.
+            ProcessEnd::Signalled if is_told => ProcessEnd::ConnectionClosed,
             reason => reason,
         };
         relay.gauge.instruments().ended(reason);
@@ -275,6 +288,7 @@ impl Relays {
             }
             _ => {
                 relay.output = None;
+                relay.conduit.state.lock().has_said_all = true;
                 Output::End
             }
         }
@@ -317,21 +331,24 @@ impl Relays {
         }
         self.wake = None;
         for (_, relay) in &mut self.relays {
-            let Some(since) = relay.finishes else { continue };
-            let until = since + self.plans[&relay.conduit.listener].reply_timeout;
-            let until = if relay.is_held {
+            let plan = &self.plans[&relay.conduit.listener];
+            if relay.ends_at.is_some_and(|at| now >= at) {
+                relay.ends_at = None;
+                let mut state = relay.conduit.state.lock();
+                state.is_told = true;
+                state.process.iter().for_each(|id| plan.keeper.end(*id));
+            }
+            if relay.is_held && relay.finishes.is_some() {
                 // It is the client that does not read.
                 relay.finishes = Some(now);
-                now + self.plans[&relay.conduit.listener].reply_timeout
-            } else if now >= until {
+            }
+            let mut silent = relay.finishes.map(|since| since + plan.reply_timeout);
+            if silent.take_if(|until| now >= *until).is_some() {
                 relay.finishes = None;
                 let finishing = relay.conduit.state.lock().finishing.take();
                 self.answers.extend(finishing.map(|ticket| (ticket, Late::TimedOut)));
-                continue;
-            } else {
-                until
-            };
-            self.wake = Some(self.wake.map_or(until, |wake: Instant| wake.min(until)));
+            }
+            self.wake = [self.wake, silent, relay.ends_at].into_iter().flatten().min();
         }
     }
 

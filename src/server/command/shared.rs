@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +25,9 @@ use super::pipes::{Input, Lines, TooLong, read_into};
 use super::pool::{Action, Doing, Failure, Key, Limits, Line, Pool, Why};
 use super::program::Program;
 use super::proof::Proof;
+
+/// What the keeper ends a process with, unless it stays.
+const SIGTERM: i32 = rustix::process::Signal::TERM.as_raw();
 
 /// An answer that found its worker's inbox full is offered again so much later.
 const OFFER_AGAIN: Duration = Duration::from_millis(5);
@@ -235,7 +239,8 @@ impl SharedProgram {
             Some(Why::Timeout) => ProcessEnd::Timeout,
             Some(Why::Protocol) => ProcessEnd::Protocol,
             Some(Why::Stopped) => ProcessEnd::Stopped,
-            Some(Why::HungUp) | None => by_itself(status),
+            Some(Why::LivedOn) if status.signal() == Some(SIGTERM) => ProcessEnd::Protocol,
+            Some(Why::HungUp | Why::LivedOn) | None => by_itself(status),
         };
         self.plan.instruments.ended(reason);
         if let (None, Some(running)) = (why, &process.running) {

@@ -121,6 +121,15 @@ fn what_a_program_leaves_behind_does_not_keep_the_conversation_open() {
 }
 
 #[test]
+fn a_program_that_closes_its_output_and_lives_on_is_ended() {
+    let server = each(&sh(&format!("echo $$; exec >/dev/null; {FOR_EVER}")), "");
+    let pid = said(&server).trim().parse().unwrap();
+    eventually_gone(pid);
+    server.eventually_closed(&[("responder_closed", 1)]);
+    server.eventually("it is counted", |metrics| ends(metrics, "connection_closed") == 1.0);
+}
+
+#[test]
 fn with_its_client_the_process_goes() {
     let server = each(&sh(&format!("echo $$; {FOR_EVER}")), "");
     let first_line = |client: &mut crate::harness::Client| -> u32 {

@@ -118,6 +118,15 @@ fn a_process_killed_by_hand_costs_its_own_request_alone() {
     assert_ne!(other.ask("0"), others.to_string());
 }
 
+/// Says that it is over when it is dropped.
+struct Over<'o>(&'o AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Asks until it is told to stop; a connection that the server closes is followed by the next one.
 /// Returns how many it lost.
 fn ask_on(server: &Server, number: usize, pids: &Mutex<Vec<u32>>, is_over: &AtomicBool) -> usize {
@@ -152,7 +161,9 @@ fn while_processes_are_killed_no_reply_goes_astray_and_each_kill_costs_one_reque
             .map(|number| scope.spawn(move || ask_on(server, number, pids, is_over)))
             .collect();
         let mut killed = BTreeSet::new();
-        while killed.len() < KILLS {
+        // Whatever fails here, the clients end.
+        let over = Over(is_over);
+        while killed.len() < KILLS && clients.iter().any(|client| !client.is_finished()) {
             let pid = pids.lock().unwrap().pop();
             if let Some(pid) = pid.filter(|pid| !killed.contains(pid) && lives(*pid)) {
                 kill(pid);
@@ -162,7 +173,7 @@ fn while_processes_are_killed_no_reply_goes_astray_and_each_kill_costs_one_reque
                 });
             }
         }
-        is_over.store(true, Ordering::Relaxed);
+        drop(over);
         clients.into_iter().map(|client| client.join().unwrap()).sum()
     });
     assert!(lost <= KILLS, "{lost}");

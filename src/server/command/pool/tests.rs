@@ -243,7 +243,7 @@ fn a_process_that_closes_its_output_and_lives_on_is_ended() {
     stage.check("");
     stage.pass(MS);
     stage.check("end 0");
-    assert_eq!(stage.pool.ended(stage.now, Key(0), 0), Some(Why::Protocol));
+    assert_eq!(stage.pool.ended(stage.now, Key(0), 0), Some(Why::LivedOn));
     stage.check("1 ProcessEnded");
     // One that ends as well has ended by itself.
     stage.pool.started(stage.now, Key(1));
