@@ -126,6 +126,8 @@ impl Lines {
         };
         *at += end + 1;
         let mut line = std::mem::take(&mut self.begun);
+        // With room for the ending that a reply gets.
+        line.reserve_exact(end + 1);
         line.extend_from_slice(&rest[..end]);
         line.pop_if(|last| *last == b'\r');
         Some(if line.len() > most { Err(TooLong) } else { Ok(line) })

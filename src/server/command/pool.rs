@@ -300,7 +300,9 @@ impl<R> Pool<R> {
         self.balance(now);
     }
 
-    /// The process wrote a line.
+    /// The process wrote a line. Nobody is given more work before [`Pool::settle`], which has to
+    /// follow when all is read that is there: what is left over then was not asked for by who
+    /// comes next.
     pub(super) fn line(&mut self, now: Instant, key: Key) -> Line<R> {
         let Some(process) = self.processes.get_mut(&key) else { return Line::Unheard };
         if process.state != State::Live {
@@ -308,7 +310,6 @@ impl<R> Pool<R> {
         }
         let Some(owed) = process.owed.pop_front() else {
             self.end(key, Why::Protocol);
-            self.balance(now);
             return Line::Unasked;
         };
         process.has_replied = true;
@@ -322,8 +323,12 @@ impl<R> Pool<R> {
             (true, true) => self.end(key, Why::MaxRequests),
             (true, false) => self.make_idle(now, key),
         }
-        self.balance(now);
         Line::Reply(owed.request.token, now.saturating_duration_since(owed.written))
+    }
+
+    /// All lines that are there were told: who is free is given what waits.
+    pub(super) fn settle(&mut self, now: Instant) {
+        self.balance(now);
     }
 
     /// What the process wrote can be no reply.

@@ -220,6 +220,8 @@ impl SharedProgram {
     /// The process may have written something. What it could not say here it says again.
     pub(super) fn readable(&mut self, key: Key, until_empty: bool, desk: &mut Desk<'_>) {
         self.read(key, until_empty, desk);
+        self.check_idle(key, desk.now);
+        self.pool.settle(desk.now);
         self.act(desk);
         self.conclude_proof(desk);
     }
@@ -305,6 +307,18 @@ impl SharedProgram {
             if is_all {
                 return;
             }
+        }
+    }
+
+    /// The beginning of a line from a process that owes nothing would become part of the next
+    /// reply.
+    fn check_idle(&mut self, key: Key, now: Instant) {
+        if self.pool.doing(key) == Some(Doing::Waits)
+            && let Some(running) = self.running(key)
+            && !running.lines.begun().is_empty()
+        {
+            let begun = running.lines.begun().to_vec();
+            self.take_line(key, Ok(begun), now);
         }
     }
 

@@ -91,6 +91,22 @@ fn a_line_that_nobody_asked_for_reaches_nobody() {
 }
 
 #[test]
+fn what_is_left_of_a_reply_never_reaches_who_comes_next() {
+    // The second line, or the beginning of one, leaves together with the reply.
+    for surplus in ["\\nsurprise\\n", "\\nsurprise"] {
+        let program = python(&format!("sys.stdout.write(line + '{surplus}'); time.sleep(0.01)"));
+        let server = shared(&program, "max_processes = 1");
+        let mut clients: Vec<_> = (0..4).map(|_| server.connect()).collect();
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.send(format!("{number}\n"));
+        }
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.expect(format!("{number}\n"));
+        }
+    }
+}
+
+#[test]
 fn a_reply_that_is_too_long_costs_its_own_request() {
     let program = python("print('x' * int(line))");
     let server = shared(&program, "max_reply_bytes = 1000\nmax_processes = 1");

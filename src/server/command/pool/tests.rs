@@ -48,7 +48,9 @@ impl Stage {
     }
 
     fn reply(&mut self, key: u64) -> Option<u32> {
-        match self.pool.line(self.now, Key(key)) {
+        let line = self.pool.line(self.now, Key(key));
+        self.pool.settle(self.now);
+        match line {
             Line::Reply(number, _) => Some(number),
             Line::Unasked | Line::Unheard => None,
         }
@@ -90,6 +92,21 @@ impl Stage {
         self.pool.started(self.now, Key(key));
         self.pool.ended(self.now, Key(key), 0);
     }
+}
+
+#[test]
+fn a_line_left_over_is_no_reply_to_who_comes_next() {
+    let mut stage = Stage::with_idle(Limits { max_processes: 1, ..limits() });
+    stage.request(1);
+    stage.request(2);
+    stage.check("0001 to 0");
+    // It wrote two lines for one.
+    assert!(matches!(stage.pool.line(stage.now, Key(0)), Line::Reply(1, _)));
+    assert!(matches!(stage.pool.line(stage.now, Key(0)), Line::Unasked));
+    stage.pool.settle(stage.now);
+    stage.check("end 0, start 1");
+    stage.pool.started(stage.now, Key(1));
+    stage.check("0002 to 1");
 }
 
 #[test]

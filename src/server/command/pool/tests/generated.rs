@@ -119,6 +119,7 @@ impl Model {
             Line::Reply(number, _) => Some(number),
             Line::Unasked | Line::Unheard => None,
         };
+        self.pool.settle(self.now);
         assert_eq!(got, expected.map(|(number, _)| number));
         if let Some(number) = got {
             assert!(self.open.remove(&number).is_some(), "{number} is answered twice");
