@@ -21,6 +21,34 @@ fn a_queue_that_is_full_is_answered_at_once() {
 }
 
 #[test]
+fn where_inboxes_are_full_everybody_is_answered_all_the_same() {
+    let config = config(&python("print(line)"), "framing = \"line\"", "pipeline = 8");
+    let server = Server::start(&(config + "[limits]\ninbox_connections = 1\n"));
+    // One after the other, as newcomers go through an inbox of the same size.
+    let clients = (0..30).map(|number: usize| {
+        let client = server.connect();
+        server.eventually("it is taken", |metrics| {
+            metrics.sum("talkback_connections") == number as f64 + 1.0
+                && metrics.sum("talkback_worker_inbox_connections") == 0.0
+        });
+        client
+    });
+    let clients: Vec<_> = clients.collect();
+    std::thread::scope(|scope| {
+        for (number, mut client) in clients.into_iter().enumerate() {
+            scope.spawn(move || {
+                let line = format!("{number}\n");
+                let replies = client.exchange(line.repeat(20).as_bytes());
+                let replies = String::from_utf8(replies).unwrap();
+                assert_eq!(replies.lines().count(), 20);
+                replies.lines().for_each(|reply| assert!([line.trim(), "busy"].contains(&reply)));
+            });
+        }
+    });
+    server.eventually_closed(&[("peer_closed", 30)]);
+}
+
+#[test]
 fn without_an_overload_reply_the_connection_closes() {
     let keys = "max_processes = 1\nmax_queue = 1\noverload_reply = \"\"\nqueue_timeout = \"100ms\"";
     let server = shared(&python("time.sleep(600)"), keys);
