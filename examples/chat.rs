@@ -113,7 +113,9 @@ impl Room {
             self.broadcast(&line);
             return Late::Silence;
         };
-        if wanted.is_empty() || wanted.len() > 32 || wanted.contains(char::is_control) {
+        // Whoever comes later is called guest-N.
+        let is_name = (1..=32).contains(&wanted.len()) && !wanted.starts_with("guest-");
+        if !is_name || wanted.contains(char::is_control) {
             return Late::Reply("no name to have".to_owned());
         }
         if self.members.values().any(|(name, _)| name == wanted) {

@@ -211,7 +211,7 @@ impl<'a> Reply<'a> {
 
     /// Drops what was written but for the first `length` bytes.
     pub fn truncate(&mut self, length: usize) {
-        self.buffer.truncate(self.start + length);
+        self.buffer.truncate(self.start.saturating_add(length));
     }
 }
 
@@ -348,5 +348,23 @@ impl fmt::Debug for Context<'_> {
             .field("message", message)
             .field("delay", delay)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_is_cut_to_what_it_has_and_never_what_stands_before_it() {
+        let mut buffer = b"before".to_vec();
+        let mut reply = Reply::new(&mut buffer);
+        reply.push("reply");
+        reply.truncate(usize::MAX);
+        assert_eq!(reply.as_bytes(), b"reply");
+        reply.truncate(2);
+        reply.truncate(0);
+        assert_eq!(reply.as_bytes(), b"");
+        assert_eq!(buffer, b"before");
     }
 }

@@ -55,9 +55,9 @@ impl Awaited {
         if self.held.is_none() { self.until } else { None }
     }
 
-    /// Bytes of a delayed reply.
-    pub(super) fn held_bytes(&self) -> usize {
-        self.held.as_ref().map_or(0, |held| held.bytes.len())
+    /// Drops a delayed reply and tells its length. Its time stays known, for whoever has noted it.
+    pub(super) fn drop_held(&mut self) -> usize {
+        self.held.as_mut().map_or(0, |held| std::mem::take(&mut held.bytes).len())
     }
 }
 

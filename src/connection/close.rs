@@ -250,7 +250,7 @@ impl Connection {
     }
 
     fn lost(&mut self, reason: CloseReason, is_reset: bool, tally: &mut Tally) -> Ending {
-        let held = self.awaited.take().map_or(0, |awaited| awaited.held_bytes());
+        let held = self.awaited.as_deref_mut().map_or(0, Awaited::drop_held);
         self.discard(self.pending.len() + held, tally);
         self.pending = Pending::default();
         self.tally_pending(tally);

@@ -265,7 +265,8 @@ impl Sender {
         self.mailbox.push(Push { address: self.address, text: Some(text.into()) })
     }
 
-    /// Closes the connection as `responder_closed`, behind what it is owed.
+    /// Closes the connection as `responder_closed`, behind the replies before and an answer that is
+    /// awaited. Messages that wait behind that one are not answered any more.
     ///
     /// # Errors
     /// [`SendError`], and it stays open.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Client, Server};
+use crate::harness::{Client, Server, eventually};
 
 /// A listener for lines with these rules, of which an answer ends with LF.
 #[track_caller]
@@ -98,6 +98,31 @@ fn a_delay_holds_what_the_client_says_next_and_nobody_else() {
     assert!(began.elapsed() >= Duration::from_millis(300), "{:?}", began.elapsed());
     slow.expect("slow\nc\n");
     assert!(began.elapsed() >= Duration::from_millis(600), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_delayed_answer_to_a_client_that_is_gone_is_forgotten() {
+    const DELAY: Duration = Duration::from_secs(2);
+    let server = serve("[[rule]]\ndelay = \"2s\"\nsend = \"late\"\n");
+    let asked = Instant::now();
+    let mut client = server.connect();
+    client.send("a\n");
+    server.eventually("it was asked", |metrics| metrics.sum("talkback_messages_total") == 1.0);
+    client.reset();
+    server.eventually_closed(&[("peer_reset", 1)]);
+    // Nobody is left to be served: a worker that wakes does so for the dead.
+    let sleeps = || -> Vec<u64> {
+        let worker = |(_, status): (u32, String)| {
+            let (_, behind) = status.split_once("\nvoluntary_ctxt_switches:")?;
+            let is_worker = status.starts_with("Name:\tworker-");
+            is_worker.then(|| behind.lines().next()?.trim().parse().ok())?
+        };
+        server.threads("status").filter_map(worker).collect()
+    };
+    let before = sleeps();
+    assert!(!before.is_empty() && asked.elapsed() < DELAY, "too slow to tell");
+    eventually("their time is over", || asked.elapsed() > DELAY + Duration::from_millis(200));
+    assert_eq!(sleeps(), before);
 }
 
 #[test]
