@@ -8,20 +8,21 @@ use std::sync::Arc;
 
 use rustix::io::{Errno, ioctl_fionread, read, write, writev};
 
-/// What is written to a process. Nothing is lost but what it did not read before its end.
+/// What is written to a process. Nothing is lost but what it did not read before its end, or before
+/// it closed its input.
 #[derive(Debug)]
 pub(super) struct Input {
     pipe: OwnedFd,
     /// What the pipe did not take yet, of the first one from `at` on.
     rest: VecDeque<Arc<[u8]>>,
     at: usize,
-    /// The process reads no more.
-    is_broken: bool,
+    /// The process reads no more; so many bytes found the pipe closed.
+    lost: Option<usize>,
 }
 
 impl Input {
     pub(super) fn new(pipe: OwnedFd) -> Self {
-        Self { pipe, rest: VecDeque::new(), at: 0, is_broken: false }
+        Self { pipe, rest: VecDeque::new(), at: 0, lost: None }
     }
 
     pub(super) fn pipe(&self) -> &OwnedFd {
@@ -30,6 +31,10 @@ impl Input {
 
     /// Writes behind what is left, as far as the pipe takes it.
     pub(super) fn write(&mut self, bytes: Arc<[u8]>) {
+        if let Some(lost) = &mut self.lost {
+            *lost += bytes.len();
+            return;
+        }
         self.rest.push_back(bytes);
         if self.rest.len() == 1 {
             self.flush();
@@ -39,8 +44,12 @@ impl Input {
     /// Writes two parts behind what is left; they are kept only as far as the pipe does not take
     /// them.
     pub(super) fn send(&mut self, text: &[u8], terminator: &[u8]) {
+        if let Some(lost) = &mut self.lost {
+            *lost += text.len() + terminator.len();
+            return;
+        }
         let mut taken = 0;
-        if self.rest.is_empty() && !self.is_broken {
+        if self.rest.is_empty() {
             let parts = [IoSlice::new(text), IoSlice::new(terminator)];
             // What an error says it says again to who flushes.
             taken = writev(&self.pipe, &parts).unwrap_or(0);
@@ -53,12 +62,12 @@ impl Input {
 
     /// Whether something is left, so that the pipe's room is waited for.
     pub(super) fn is_waiting(&self) -> bool {
-        !self.rest.is_empty() && !self.is_broken
+        !self.rest.is_empty()
     }
 
     /// Goes on with what is left.
     pub(super) fn flush(&mut self) {
-        while let Some(first) = self.rest.front().filter(|_| !self.is_broken) {
+        while let Some(first) = self.rest.front() {
             match write(&self.pipe, &first[self.at..]) {
                 Ok(taken) if self.at + taken == first.len() => {
                     self.rest.pop_front();
@@ -67,18 +76,27 @@ impl Input {
                 Ok(taken) => self.at += taken,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return,
-                // What it has not read is told by `unread`.
-                Err(_) => self.is_broken = true,
+                Err(_) => self.give_up(),
             }
         }
+    }
+
+    /// Nobody will ever read what is left; how much it was is told by `unread`.
+    fn give_up(&mut self) {
+        self.lost = Some(self.left());
+        self.rest = VecDeque::new();
+        self.at = 0;
+    }
+
+    fn left(&self) -> usize {
+        self.rest.iter().map(|bytes| bytes.len()).sum::<usize>() - self.at
     }
 
     /// Bytes of the end of all that was written that the process has not read.
     pub(super) fn unread(&self) -> usize {
         // The pipe outlives its reader: what lies in it was never read.
         let piped = ioctl_fionread(&self.pipe).unwrap_or(0);
-        let left: usize = self.rest.iter().map(|bytes| bytes.len()).sum();
-        usize::try_from(piped).unwrap_or(0) + left - self.at
+        usize::try_from(piped).unwrap_or(0) + self.left() + self.lost.unwrap_or(0)
     }
 }
 
@@ -199,5 +217,8 @@ mod tests {
         assert!(!input.is_waiting());
         input.write(Arc::from(&b"more"[..]));
         assert_eq!(input.unread(), 100_006);
+        input.send(b"and more", b"\n");
+        assert_eq!(input.unread(), 100_015);
+        assert!(input.rest.is_empty(), "what nobody will read is kept");
     }
 }

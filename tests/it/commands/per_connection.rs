@@ -174,6 +174,21 @@ fn a_program_that_goes_on_talking_after_its_clients_end_is_heard_out() {
 }
 
 #[test]
+fn what_a_program_does_not_read_any_more_is_not_kept() {
+    const BYTES: usize = 32_000_000;
+    let server = each(&sh(&format!("exec </dev/null; echo deaf; {FOR_EVER}")), "");
+    let mut client = server.connect();
+    client.expect("deaf\n");
+    let resident = server.metrics().get("process_resident_memory_bytes");
+    client.send("x".repeat(BYTES));
+    let metrics = server.eventually("all is taken", |metrics| {
+        metrics.sum("talkback_received_bytes_total") >= BYTES as f64
+    });
+    let grown = metrics.get("process_resident_memory_bytes") - resident;
+    assert!(grown < BYTES as f64 / 4.0, "{grown} bytes more");
+}
+
+#[test]
 fn a_program_that_does_not_read_holds_up_its_own_client_alone() {
     let server = each(
         &sh(&format!("read x; [ $x = deaf ] && {FOR_EVER}; echo $x; cat")),
