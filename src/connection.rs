@@ -47,7 +47,8 @@ pub(crate) struct Conversation {
     pub(crate) protocol: Protocol,
     /// How messages are answered.
     pub(crate) service: Service,
-    /// At a stop the responder is asked to finish, as at the client's end of input.
+    /// At a stop, at the exit word and at what is refused the responder is asked to finish, as at the
+    /// client's end of input.
     pub(crate) is_heard_out: bool,
     /// How long an answer that comes later may take.
     pub(crate) reply_timeout: Duration,
@@ -127,7 +128,7 @@ struct Readiness {
 enum Phase {
     /// Messages are received and answered.
     Reading,
-    /// Nothing is read any more; what is owed is sent.
+    /// Nothing is read any more; what is owed is sent, an answer that is still awaited too.
     Flushing(CloseReason),
     /// Our FIN is sent; input is discarded until the peer's.
     Lingering(CloseReason),

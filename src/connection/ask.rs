@@ -131,6 +131,19 @@ impl Connection {
         asked
     }
 
+    /// The client said what ends the reading: a responder that owes what nobody can count is heard
+    /// out while what is owed is sent, see [`Phase::Flushing`].
+    #[cold]
+    pub(super) fn leave(&mut self, reason: CloseReason, turn: &mut Turn<'_>) -> Stop {
+        if !self.conversation.is_heard_out {
+            return Stop::End(reason);
+        }
+        match self.ask_to_finish(turn) {
+            None | Some(Stop::Held) => Stop::End(reason),
+            Some(stop) => stop,
+        }
+    }
+
     /// A stop, and the last receive is done: a responder that owes what nobody can count is heard
     /// out.
     pub(super) fn ask_to_leave(&mut self, turn: &mut Turn<'_>) -> Option<Stop> {
@@ -260,7 +273,12 @@ impl Connection {
     /// Whether it takes more of what nobody asked for.
     #[must_use]
     pub(crate) fn has_room(&self) -> bool {
-        self.phase == Phase::Reading && self.pending.len() <= self.conversation.max_pending_bytes
+        let is_heard = match self.phase {
+            Phase::Reading => true,
+            Phase::Flushing(_) => self.awaited.is_some(),
+            Phase::Lingering(_) => false,
+        };
+        is_heard && self.pending.len() <= self.conversation.max_pending_bytes
     }
 
     /// Bytes that go to the client as they stand. There must be room; a turn must follow.

@@ -201,9 +201,15 @@ impl Connection {
                     return asked.unwrap_or(Stop::End(end_of_input(self.received_bytes)));
                 }
                 Step::More => return Stop::UsedUp,
-                Step::Exit => return Stop::End(CloseReason::Exit),
-                Step::InvalidUtf8 => return self.refuse(CloseReason::InvalidUtf8, chunk, *at),
-                Step::TooLong => return self.refuse(CloseReason::MessageTooLong, chunk, *at),
+                Step::Exit => return self.leave(CloseReason::Exit, turn),
+                Step::InvalidUtf8 => {
+                    self.note_refusal(CloseReason::InvalidUtf8, chunk, *at);
+                    return self.leave(CloseReason::InvalidUtf8, turn);
+                }
+                Step::TooLong => {
+                    self.note_refusal(CloseReason::MessageTooLong, chunk, *at);
+                    return self.leave(CloseReason::MessageTooLong, turn);
+                }
             };
             budget.messages -= 1;
             self.messages += 1;
@@ -232,10 +238,9 @@ impl Connection {
 }
 
 impl Connection {
-    /// Ends the reading by what the client said. Its beginning tells an operator what kind of
-    /// client that is.
+    /// The beginning of what is refused tells an operator what kind of client that is.
     #[cold]
-    fn refuse(&self, reason: CloseReason, chunk: &[u8], at: usize) -> Stop {
+    fn note_refusal(&self, reason: CloseReason, chunk: &[u8], at: usize) {
         debug!(
             listener = self.conversation.name,
             peer = peer_name(self.peer),
@@ -243,7 +248,6 @@ impl Connection {
             text = %ClientText::new(self.framer.refused(chunk, at)),
             "message refused"
         );
-        Stop::End(reason)
     }
 }
 

@@ -173,6 +173,41 @@ fn a_program_that_goes_on_talking_after_its_clients_end_is_heard_out() {
     assert_eq!(client.read_to_end(), b"x\n0\n1\n2\n3\n4\n5\n6\n");
 }
 
+/// A client says this, `reason` ends its conversation, and it stays: it still gets what the program
+/// owes it and says at the end of its input, more than any buffer holds.
+#[track_caller]
+fn check_heard_out(sent: &[u8], reason: &str) {
+    let listener = "framing = \"line\"\nexit_word = \"quit\"\nmax_message_bytes = 8";
+    let program = python_at_the_end("time.sleep(0.1); print(line)", "print('bye' * 1000000)");
+    let server = each(&program, listener);
+    let mut client = server.connect();
+    client.send(sent);
+    let text = String::from_utf8(client.read_to_end()).unwrap();
+    let expected = format!("one\ntwo\n{}\n", "bye".repeat(1_000_000));
+    assert!(text == expected, "{} bytes: {:.40}", text.len(), text);
+    drop(client);
+    server.eventually_closed(&[(reason, 1)]);
+    server.eventually("it has ended", |metrics| ends(metrics, "exited") == 1.0);
+}
+
+#[test]
+fn what_ends_the_reading_leaves_the_program_its_last_words() {
+    check_heard_out(b"one\ntwo\nquit\nthree\n", "exit");
+    check_heard_out(b"one\ntwo\n\xff\nthree\n", "invalid_utf8");
+    check_heard_out(b"one\ntwo\nand a half\nthree\n", "message_too_long");
+}
+
+#[test]
+fn a_program_that_says_nothing_after_the_exit_word_is_not_waited_for_long() {
+    let server = each(&sh(FOR_EVER), "reply_timeout = \"300ms\"\nexit_word = \"quit\"");
+    let mut client = server.connect();
+    client.send("quit");
+    client.expect_end();
+    drop(client);
+    server.eventually_closed(&[("responder_timeout", 1)]);
+    server.eventually("it was ended", |metrics| ends(metrics, "connection_closed") == 1.0);
+}
+
 #[test]
 fn what_a_program_does_not_read_any_more_is_not_kept() {
     const BYTES: usize = 32_000_000;
