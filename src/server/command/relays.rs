@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use rustix::io::Errno;
+use rustix::process::Signal;
 use slab::Slab;
 use tracing::warn;
 
@@ -221,8 +223,8 @@ impl Relays {
             (state.is_told, state.is_over)
         };
         let reason = match by_itself(status) {
-            // One that ends by itself meanwhile has still ended by itself.
-            ProcessEnd::Signalled if is_told => ProcessEnd::ConnectionClosed,
+            // One that ends or crashes by itself meanwhile has still done so by itself.
+            ProcessEnd::Signalled if is_told && is_ours(status) => ProcessEnd::ConnectionClosed,
             reason => reason,
         };
         relay.gauge.instruments().ended(reason);
@@ -360,4 +362,11 @@ impl Relays {
             self.by_slot.remove(&slot);
         }
     }
+}
+
+/// Whether it ended by what it is told to end with: a signal of the keeper, or the pipe that nobody
+/// reads any more.
+fn is_ours(status: ExitStatus) -> bool {
+    let ours = [Signal::TERM, Signal::KILL, Signal::PIPE].map(Signal::as_raw);
+    status.signal().is_some_and(|signal| ours.contains(&signal))
 }

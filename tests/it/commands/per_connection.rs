@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 
 use super::*;
+use crate::harness::Client;
 
 /// Whoever runs it never ends by itself.
 const FOR_EVER: &str = "exec tail -f /dev/null";
@@ -132,7 +133,7 @@ fn a_program_that_closes_its_output_and_lives_on_is_ended() {
 #[test]
 fn with_its_client_the_process_goes() {
     let server = each(&sh(&format!("echo $$; {FOR_EVER}")), "");
-    let first_line = |client: &mut crate::harness::Client| -> u32 {
+    let first_line = |client: &mut Client| -> u32 {
         let mut line = Vec::new();
         while line.last() != Some(&b'\n') {
             let mut byte = [0];
@@ -258,6 +259,34 @@ fn a_client_that_does_not_read_holds_up_its_own_program_alone() {
     assert_eq!(metrics.sum("talkback_pending_bytes"), 0.0);
     assert!(metrics.sum("talkback_discarded_bytes_total") <= 200_000.0, "{metrics}");
     drop(client);
+}
+
+/// A program's end is counted for what it was, whatever is noticed first.
+#[track_caller]
+fn check_end(script: &str, act: fn(Client), reason: &str) {
+    let server = each(&sh(script), "");
+    for _ in 0..10 {
+        let mut client = server.connect();
+        client.expect("up\n");
+        act(client);
+    }
+    server.eventually("all are counted", |metrics| {
+        metrics.sum("talkback_command_ends_total") == 10.0 && ends(metrics, reason) == 10.0
+    });
+}
+
+#[test]
+fn a_crash_is_counted_as_one_however_the_conversation_ended() {
+    let crash = "echo up; read x; kill -SEGV $$";
+    check_end(crash, |mut client| client.send("x\n"), "signalled");
+    let heard = |mut client: Client| {
+        client.send("x\n");
+        client.expect_end();
+    };
+    check_end(crash, heard, "signalled");
+    // Told to end, it falls.
+    let falls = "trap 'kill -SEGV $$' TERM; echo up; while :; do read x; done";
+    check_end(falls, Client::reset, "signalled");
 }
 
 #[test]
