@@ -295,7 +295,7 @@ impl<R> Pool<R> {
         if self.alive == 0 {
             self.refuse_queue(Failure::StartFailed);
         }
-        self.note_death(now);
+        self.note_death(now, key);
         self.check_circuit(now);
         self.balance(now);
     }
@@ -315,7 +315,7 @@ impl<R> Pool<R> {
         process.has_replied = true;
         let is_last = process.owed.is_empty();
         let is_retiring = process.is_retiring;
-        if self.circuit.note_reply() {
+        if self.circuit.note_reply(key) {
             self.actions.push_back(Action::CircuitClosed);
         }
         match (is_last, is_retiring) {
@@ -366,9 +366,11 @@ impl<R> Pool<R> {
         let was_brief = now.saturating_duration_since(process.since) < STEADY;
         let is_ours = matches!(why, Some(Why::Idle | Why::MaxRequests | Why::Stopped));
         self.put_back(process.owed, unread);
-        if !is_ours && !process.has_replied {
+        if process.has_replied {
+            self.circuit.allow_one();
+        } else if !is_ours {
             if was_asked || was_brief || why == Some(Why::Protocol) {
-                self.note_death(now);
+                self.note_death(now, key);
             } else {
                 self.circuit.pause(now);
             }

@@ -12,8 +12,10 @@ const MOST_DEATHS: u32 = 5;
 pub(super) struct Circuit {
     restart_delay: Duration,
     max_restart_delay: Duration,
-    /// In a row, without a reply of any process in between.
+    /// In a row: no process that was started after the last of those has answered.
     deaths: u32,
+    /// The last of those that were started.
+    last_dead: Option<Key>,
     /// Nothing is started before.
     not_before: Option<Instant>,
     position: Position,
@@ -31,7 +33,8 @@ enum Position {
 impl Circuit {
     pub(super) fn new(restart_delay: Duration, max_restart_delay: Duration) -> Self {
         let position = Position::Closed;
-        Self { restart_delay, max_restart_delay, deaths: 0, not_before: None, position }
+        let (deaths, last_dead, not_before) = (0, None, None);
+        Self { restart_delay, max_restart_delay, deaths, last_dead, not_before, position }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -53,10 +56,19 @@ impl Circuit {
         self.not_before = Some(now + self.restart_delay);
     }
 
-    /// A process answered. Says whether that closed the circuit.
-    pub(super) fn note_reply(&mut self) -> bool {
-        self.deaths = 0;
+    /// One ended that had answered: another one may take its place at once.
+    pub(super) fn allow_one(&mut self) {
         self.not_before = None;
+    }
+
+    /// A process answered. Says whether that closed the circuit.
+    pub(super) fn note_reply(&mut self, key: Key) -> bool {
+        // That an older one lives tells nothing of those that are started now.
+        if self.is_open() || self.last_dead < Some(key) {
+            self.deaths = 0;
+            self.last_dead = None;
+            self.not_before = None;
+        }
         self.is_open() && {
             self.position = Position::Closed;
             true
@@ -82,16 +94,20 @@ impl Circuit {
 
 impl<R> Pool<R> {
     /// A process died before it had answered anything, or could not be started.
-    pub(super) fn note_death(&mut self, now: Instant) {
+    pub(super) fn note_death(&mut self, now: Instant, key: Key) {
         self.circuit.deaths = self.circuit.deaths.saturating_add(1);
+        self.circuit.last_dead = self.circuit.last_dead.max(Some(key));
         self.circuit.not_before = Some(now + self.circuit.delay());
     }
 
-    /// Opens the circuit where nothing that lives has answered, and a trial has failed.
+    /// Opens the circuit where deaths have left nobody who could answer, or a trial has failed.
     pub(super) fn check_circuit(&mut self, now: Instant) {
         let until = now + self.circuit.delay();
         match self.circuit.position {
-            Position::Closed if self.circuit.deaths < MOST_DEATHS || self.is_one_proven() => {}
+            Position::Closed
+                if self.circuit.deaths < MOST_DEATHS
+                    || self.circuit.not_before(now).is_none()
+                    || self.is_one_live() => {}
             Position::Closed => {
                 self.actions.push_back(Action::CircuitOpened(self.circuit.delay()));
                 self.refuse_queue(Failure::CircuitOpen);
@@ -153,8 +169,7 @@ impl<R> Pool<R> {
         self.processes.get(&key).is_some_and(is_alive)
     }
 
-    fn is_one_proven(&self) -> bool {
-        let is_proven = |process: &Process<R>| process.has_replied && process.state == State::Live;
-        self.processes.values().any(is_proven)
+    fn is_one_live(&self) -> bool {
+        self.processes.values().any(|process| process.state == State::Live)
     }
 }

@@ -360,6 +360,72 @@ fn the_circuit_stays_closed_while_one_that_has_answered_lives() {
 }
 
 #[test]
+fn the_circuit_stays_closed_while_one_works_on_its_first_request() {
+    let mut stage = Stage::with_idle(Limits { max_processes: 2, queue_timeout: None, ..limits() });
+    stage.request(1);
+    stage.request(2);
+    stage.check("0001 to 0, start 1");
+    for key in 1..8 {
+        stage.pool.start_failed(stage.now, Key(key));
+        stage.pass(SECOND);
+        stage.check(&format!("start {}", key + 1));
+    }
+    assert_eq!(stage.reply(0), Some(1));
+    stage.check("0002 to 0");
+}
+
+#[test]
+fn replies_of_those_that_run_do_not_hasten_the_starts_of_those_that_die() {
+    let mut stage = Stage::with_idle(Limits { max_processes: 2, ..limits() });
+    stage.request(1);
+    stage.request(2);
+    stage.check("0001 to 0, start 1");
+    for (key, pause) in [100, 200, 400, 800, 1000, 1000].into_iter().enumerate() {
+        let key = key as u64 + 1;
+        stage.pool.started(stage.now, Key(key));
+        assert_eq!(stage.pool.ended(stage.now, Key(key), 5), None);
+        // The other one goes on answering, and there is always one more request.
+        assert!(stage.reply(0).is_some());
+        stage.request(2);
+        while stage.pool.next_action().is_some() {}
+        stage.pass(pause * MS - MS);
+        stage.check("");
+        stage.pass(MS);
+        stage.check(&format!("start {}", key + 1));
+    }
+    // One that was started after those answers: the next death is the first again.
+    stage.pool.started(stage.now, Key(7));
+    assert_eq!(stage.reply(7), Some(2));
+    stage.request(3);
+    while stage.pool.next_action().is_some() {}
+    stage.request(4);
+    stage.pool.ended(stage.now, Key(7), 0);
+    stage.check("3 ProcessEnded, start 8");
+    stage.pool.start_failed(stage.now, Key(8));
+    stage.pass(100 * MS);
+    stage.check("start 9");
+}
+
+#[test]
+fn one_that_has_answered_is_replaced_at_once_though_others_died() {
+    let mut stage = Stage::with_idle(Limits { max_processes: 2, queue_timeout: None, ..limits() });
+    stage.request(1);
+    assert_eq!(stage.reply(0), Some(1));
+    stage.request(2);
+    stage.request(3);
+    for key in 1..7 {
+        stage.pool.start_failed(stage.now, Key(key));
+        stage.pass(SECOND);
+    }
+    while stage.pool.next_action().is_some() {}
+    stage.pool.start_failed(stage.now, Key(7));
+    assert_eq!(stage.pool.ended(stage.now, Key(0), 0), None);
+    stage.check("2 ProcessEnded, start 8");
+    stage.pool.start_failed(stage.now, Key(8));
+    stage.check("3 StartFailed, opened for 1000 ms");
+}
+
+#[test]
 fn nobody_waits_for_a_process_that_cannot_be_started() {
     let mut stage = Stage::new(Limits { min_processes: 0, ..limits() });
     stage.request(1);
