@@ -270,12 +270,12 @@ impl<R> Pool<R> {
 
     /// The process that was to be started runs.
     pub(super) fn started(&mut self, now: Instant, key: Key) {
-        let Some(process) = self.processes.get_mut(&key) else { return };
-        process.since = now;
-        if process.state != State::Starting {
-            // It was to end before it had begun.
+        let process = self.processes.get_mut(&key);
+        let Some(process) = process.filter(|process| process.state == State::Starting) else {
+            // It was to end before it had begun, or the pool before this one had ordered it.
             return self.actions.push_back(Action::End(key));
-        }
+        };
+        process.since = now;
         process.state = State::Live;
         self.starting -= 1;
         self.make_idle(now, key);

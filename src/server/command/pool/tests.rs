@@ -435,6 +435,16 @@ fn nobody_waits_for_a_process_that_cannot_be_started() {
 }
 
 #[test]
+fn one_that_the_pool_before_had_ordered_is_ended_when_it_is_there() {
+    let mut stage = Stage { pool: Pool::new(limits(), 7), now: Instant::now() };
+    stage.pool.begin(stage.now);
+    stage.pool.started(stage.now, Key(6));
+    stage.check("start 7, end 6");
+    assert_eq!(stage.pool.ended(stage.now, Key(6), 0), None);
+    stage.check("");
+}
+
+#[test]
 fn a_stop_ends_every_process_and_fails_what_was_asked() {
     let mut stage = Stage::with_idle(limits());
     stage.request(1);
