@@ -3,6 +3,7 @@
 
 mod ask;
 mod child;
+mod conduit;
 mod home;
 mod keeper;
 mod news;
@@ -18,6 +19,8 @@ mod setup;
 mod shared;
 mod spawn;
 mod standard_error;
+mod status;
+mod tokens;
 
 pub(in crate::server) use ask::{Ask, Desired};
 pub(in crate::server) use home::Home;

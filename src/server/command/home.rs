@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use mio::event::Event;
 use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
+use mio::{Interest, Registry};
 use slab::Slab;
 
 use super::keeper::{Keeper, SpawnError, Started};
@@ -18,42 +18,15 @@ use super::pool::Key;
 use super::proof::Proof;
 use super::relays::{Output, RelayPlan, Relays};
 use super::shared::{Desk, Plan, SharedProgram};
+use super::tokens::{BELL, FIRST_TOKEN, Tokens};
 use crate::metrics::CommandRecorders;
 use crate::responder::Ticket;
-
-/// Tokens from here on are not of connections, which are never so many.
-const FIRST_TOKEN: usize = 1 << 62;
-
-/// The bell's token; the pipes' are above.
-const BELL: Token = Token(FIRST_TOKEN);
 
 /// What is read of a process at once.
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// News taken between two waits.
 const NEWS_A_TURN: usize = 128;
-
-/// What epoll calls the two pipes of a process.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Tokens {
-    pub(super) input: Token,
-    pub(super) output: Token,
-}
-
-impl Tokens {
-    fn of(kind: usize, place: usize) -> Self {
-        let input = FIRST_TOKEN + 1 + 4 * place + 2 * kind;
-        Self { input: Token(input), output: Token(input + 1) }
-    }
-
-    fn of_shared(place: usize) -> Self {
-        Self::of(0, place)
-    }
-
-    pub(super) fn of_relay(place: usize) -> Self {
-        Self::of(1, place)
-    }
-}
 
 pub(in crate::server) struct Home {
     registry: Registry,

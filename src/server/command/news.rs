@@ -9,10 +9,10 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::event::{EventfdFlags, eventfd};
 
+use super::conduit::Conduit;
 use super::keeper::{Keeper, Order, ProcessId, SpawnError, Started};
 use super::pool::Key;
 use super::program::Program;
-use super::relay::Conduit;
 
 /// Something that happened to a process: of the shared program of the listener of that index, or of
 /// one connection.

@@ -7,46 +7,15 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::responder::{Address, Answer, Client, Context, Reply, Responder, Ticket};
+use crate::responder::{Answer, Client, Context, Reply, Responder, Ticket};
 
-use super::keeper::{Keeper, ProcessId};
+use super::conduit::{Conduit, State};
+use super::keeper::Keeper;
 use super::news::{News, Reporter};
-use super::pipes::Input;
 use super::program::Program;
 
 /// How long a process may take to start, with all those that were ordered before it.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What the responder and the worker have in common. Both are on the worker's thread; the lock is
-/// never waited for.
-pub(super) struct Conduit {
-    /// The connection, as the worker knows it.
-    pub(super) address: Address,
-    /// The listener's place in the config.
-    pub(super) listener: usize,
-    pub(super) state: Mutex<State>,
-}
-
-#[derive(Default)]
-pub(super) struct State {
-    /// The relay's place with the worker.
-    pub(super) place: Option<usize>,
-    pub(super) process: Option<ProcessId>,
-    /// `None` before the start, and after the client's end of input.
-    pub(super) input: Option<Input>,
-    /// Answered when the process runs.
-    pub(super) opening: Option<Ticket>,
-    /// Answered when the process has taken all that it was written.
-    pub(super) blocked: Option<Ticket>,
-    /// Answered when the process has said its last.
-    pub(super) finishing: Option<Ticket>,
-    /// The process has closed its output, and is about to end by itself.
-    pub(super) has_said_all: bool,
-    /// It was told to end.
-    pub(super) is_told: bool,
-    /// The connection has ended.
-    pub(super) is_over: bool,
-}
 
 /// What the connections of a listener have in common at one worker.
 pub(in crate::server) struct Exchange {
@@ -136,17 +105,6 @@ impl Responder for Relay {
         }
         drop(state);
         self.tell(News::RelayOver);
-    }
-}
-
-impl Conduit {
-    /// Whose connection it is: slot and generation.
-    pub(super) fn connection(&self) -> (usize, u64) {
-        (self.address.slot, self.address.generation)
-    }
-
-    pub(super) fn place(&self) -> Option<usize> {
-        self.state.lock().place
     }
 }
 

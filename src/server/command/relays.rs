@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +10,6 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use rustix::io::Errno;
-use rustix::process::Signal;
 use slab::Slab;
 use tracing::warn;
 
@@ -19,12 +17,12 @@ use crate::metrics::names::{CommandRefusal, ProcessEnd, ProcessState};
 use crate::metrics::{CommandInstruments, ProcessGauge};
 use crate::responder::{Late, Ticket};
 
-use super::home::Tokens;
+use super::conduit::Conduit;
 use super::keeper::{Keeper, SpawnError, Started};
 use super::pipes::{Input, read_into};
 use super::pool::LAST_BREATH;
-use super::relay::Conduit;
-use super::shared::by_itself;
+use super::status::{by_itself, is_ours};
+use super::tokens::Tokens;
 
 /// A listener whose connections have a process each.
 pub(in crate::server) struct RelayPlan {
@@ -362,11 +360,4 @@ impl Relays {
             self.by_slot.remove(&slot);
         }
     }
-}
-
-/// Whether it ended by what it is told to end with: a signal of the keeper, or the pipe that nobody
-/// reads any more.
-fn is_ours(status: ExitStatus) -> bool {
-    let ours = [Signal::TERM, Signal::KILL, Signal::PIPE].map(Signal::as_raw);
-    status.signal().is_some_and(|signal| ours.contains(&signal))
 }

@@ -18,13 +18,14 @@ use crate::metrics::names::{CommandRefusal, ProcessEnd, ProcessState};
 use crate::metrics::{CommandInstruments, CommandRecorders, ProcessGauge};
 use crate::responder::{Late, Ticket};
 
-use super::home::Tokens;
 use super::keeper::{Keeper, ProcessId, SpawnError, Started};
 use super::news::Reporter;
 use super::pipes::{Input, Lines, TooLong, read_into};
 use super::pool::{Action, Doing, Failure, Key, Limits, Line, Pool, Why};
 use super::program::Program;
 use super::proof::Proof;
+use super::status::by_itself;
+use super::tokens::Tokens;
 
 /// What the keeper ends a process with, unless it stays.
 const SIGTERM: i32 = rustix::process::Signal::TERM.as_raw();
@@ -496,13 +497,5 @@ impl Running {
             // Where the kernel refuses, the reply's deadline ends the process.
             self.is_input_registered = registered.is_ok();
         }
-    }
-}
-
-pub(super) fn by_itself(status: ExitStatus) -> ProcessEnd {
-    match status.code() {
-        Some(0) => ProcessEnd::Exited,
-        Some(_) => ProcessEnd::Failed,
-        None => ProcessEnd::Signalled,
     }
 }
