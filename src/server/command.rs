@@ -7,6 +7,7 @@ mod conduit;
 mod home;
 mod keeper;
 mod news;
+mod order;
 mod orphans;
 mod pipes;
 mod pool;
@@ -24,9 +25,9 @@ mod tokens;
 
 pub(in crate::server) use ask::{Ask, Desired};
 pub(in crate::server) use home::Home;
-pub use keeper::ProgramGroups;
 pub(in crate::server) use keeper::{Keeper, KeeperThread};
 pub(in crate::server) use news::Reporter;
+pub use order::ProgramGroups;
 pub(in crate::server) use pool::Limits as PoolLimits;
 pub use program::ProgramError;
 pub(in crate::server) use program::{Program, Setup};

@@ -16,7 +16,7 @@ use rustix::process::{
 };
 use tracing::debug;
 
-use super::keeper::{Ended, ProcessId};
+use super::order::{Ended, ProcessId};
 use super::program::Program;
 use super::standard_error::{Found, StandardError};
 

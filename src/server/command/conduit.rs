@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 
 use crate::responder::{Address, Ticket};
 
-use super::keeper::ProcessId;
+use super::order::ProcessId;
 use super::pipes::Input;
 
 /// What the responder and the worker have in common. Both are on the worker's thread; the lock is

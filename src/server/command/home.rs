@@ -12,8 +12,9 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use slab::Slab;
 
-use super::keeper::{Keeper, SpawnError, Started};
+use super::keeper::Keeper;
 use super::news::{News, Newsroom, Reporter, newsroom};
+use super::order::{SpawnError, Started};
 use super::pool::Key;
 use super::proof::Proof;
 use super::relays::{Output, RelayPlan, Relays};

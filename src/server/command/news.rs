@@ -10,7 +10,8 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::conduit::Conduit;
-use super::keeper::{Keeper, Order, ProcessId, SpawnError, Started};
+use super::keeper::Keeper;
+use super::order::{Order, ProcessId, SpawnError, Started};
 use super::pool::Key;
 use super::program::Program;
 

@@ -14,13 +14,10 @@ use rustix::process::Signal;
 use tracing::{debug, warn};
 
 use super::child::{Child, End, Phase};
-use super::keeper::{Order, ProcessId, Shared, SpawnError, Started};
+use super::order::{Order, ProcessId, Shared, SpawnError, Started, WAKER};
 use super::orphans;
 use super::spawn::{self, Spawned};
 use super::standard_error::{Found, SHARE_BYTES};
-
-/// What the doorbell of the keeper rings. Processes have two tokens each, from 0 on.
-pub(super) const WAKER: Token = Token(usize::MAX);
 
 /// From SIGTERM to SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);

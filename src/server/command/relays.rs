@@ -18,7 +18,8 @@ use crate::metrics::{CommandInstruments, ProcessGauge};
 use crate::responder::{Late, Ticket};
 
 use super::conduit::Conduit;
-use super::keeper::{Keeper, SpawnError, Started};
+use super::keeper::Keeper;
+use super::order::{SpawnError, Started};
 use super::pipes::{Input, read_into};
 use super::pool::LAST_BREATH;
 use super::status::{by_itself, is_ours};

@@ -18,8 +18,9 @@ use crate::metrics::names::{CommandRefusal, ProcessEnd, ProcessState};
 use crate::metrics::{CommandInstruments, CommandRecorders, ProcessGauge};
 use crate::responder::{Late, Ticket};
 
-use super::keeper::{Keeper, ProcessId, SpawnError, Started};
+use super::keeper::Keeper;
 use super::news::Reporter;
+use super::order::{ProcessId, SpawnError, Started};
 use super::pipes::{Input, Lines, TooLong, read_into};
 use super::pool::{Action, Doing, Failure, Key, Limits, Line, Pool, Why};
 use super::program::Program;
