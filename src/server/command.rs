@@ -23,7 +23,7 @@ mod standard_error;
 mod status;
 mod tokens;
 
-pub(in crate::server) use ask::{Ask, Desired};
+pub(in crate::server) use ask::{Ask, Desired, Inquiry};
 pub(in crate::server) use home::Home;
 pub(in crate::server) use keeper::{Keeper, KeeperThread};
 pub(in crate::server) use news::Reporter;

@@ -11,9 +11,10 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::metrics::names::LateReplyRefusal;
 use crate::metrics::{Instruments, WorkerReading};
-use crate::responder::{LateReply, Mailbox, Push, SendError, Ticket};
+use crate::responder::{LateReply, Mailbox, Push, SendError};
 
 use super::admit::Slot;
+use super::command::Inquiry;
 use super::doorbell::Doorbell;
 use super::mail::Mail;
 use super::question::Question;
@@ -184,20 +185,15 @@ impl Seat {
     /// Takes a message to the program of that listener, which must live with this worker.
     ///
     /// # Errors
-    /// Gives the ticket back when the inbox is full, or its worker has ended.
-    pub(super) fn request(
-        &self,
-        listener: usize,
-        ticket: Ticket,
-        line: Arc<[u8]>,
-    ) -> Result<(), Ticket> {
-        match self.mail.try_send(Mail::Request { listener, ticket, line }) {
+    /// Gives it back when the inbox is full, or its worker has ended.
+    pub(super) fn request(&self, listener: usize, inquiry: Inquiry) -> Result<(), Inquiry> {
+        match self.mail.try_send(Mail::Request { listener, inquiry }) {
             Ok(()) => {
                 self.doorbell.ring();
                 Ok(())
             }
             Err(TrySendError::Full(mail) | TrySendError::Disconnected(mail)) => match mail {
-                Mail::Request { ticket, .. } => Err(ticket),
+                Mail::Request { inquiry, .. } => Err(inquiry),
                 Mail::Late(_) | Mail::Push(_) => unreachable!("what was sent comes back"),
             },
         }

@@ -1,16 +1,25 @@
 //! The responder of a connection whose messages a shared program answers: it takes them to the
 //! worker that the program lives with.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::metrics::CommandInstruments;
 use crate::metrics::names::CommandRefusal;
 use crate::responder::{Answer, Context, Reply, Responder, Ticket};
 
-/// Takes a message to its program; never blocks. Gives the ticket back where there is no room.
-pub(in crate::server) type Deliver =
-    Arc<dyn Fn(Ticket, Arc<[u8]>) -> Result<(), Ticket> + Send + Sync>;
+/// Takes a message to its program; never blocks. Gives it back where there is no room.
+pub(in crate::server) type Deliver = Arc<dyn Fn(Inquiry) -> Result<(), Inquiry> + Send + Sync>;
+
+/// A message on its way to its program.
+#[derive(Debug)]
+pub(in crate::server) struct Inquiry {
+    pub(in crate::server) ticket: Ticket,
+    /// What the program is to read.
+    pub(in crate::server) line: Arc<[u8]>,
+    /// Lives as long as the connection.
+    pub(in crate::server) client: Weak<()>,
+}
 
 /// What all connections of a listener share.
 pub(in crate::server) struct Desired {
@@ -24,11 +33,13 @@ pub(in crate::server) struct Desired {
 /// One connection's.
 pub(in crate::server) struct Ask {
     desired: Arc<Desired>,
+    /// Gone with the connection, so that nobody is asked for it any more.
+    client: Arc<()>,
 }
 
 impl Ask {
     pub(in crate::server) fn new(desired: Arc<Desired>) -> Self {
-        Self { desired }
+        Self { desired, client: Arc::default() }
     }
 }
 
@@ -38,7 +49,9 @@ impl Responder for Ask {
         let mut line = Vec::with_capacity(text.len() + 1);
         line.extend_from_slice(text.as_bytes());
         line.push(b'\n');
-        let Err(ticket) = deliver(context.ticket(), line.into()) else {
+        let client = Arc::downgrade(&self.client);
+        let inquiry = Inquiry { ticket: context.ticket(), line: line.into(), client };
+        let Err(Inquiry { ticket, .. }) = deliver(inquiry) else {
             return Answer::LaterWithin(*within);
         };
         ticket.forgo();

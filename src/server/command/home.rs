@@ -4,7 +4,6 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::process::ExitStatus;
-use std::sync::Arc;
 use std::time::Instant;
 
 use mio::event::Event;
@@ -12,6 +11,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use slab::Slab;
 
+use super::ask::Inquiry;
 use super::keeper::Keeper;
 use super::news::{News, Newsroom, Reporter, newsroom};
 use super::order::{SpawnError, Started};
@@ -21,7 +21,6 @@ use super::relays::{Output, RelayPlan, Relays};
 use super::shared::{Desk, Plan, SharedProgram};
 use super::tokens::{BELL, FIRST_TOKEN, Tokens};
 use crate::metrics::CommandRecorders;
-use crate::responder::Ticket;
 
 /// What is read of a process at once.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -130,16 +129,10 @@ impl Home {
     }
 
     /// A message for the program of that listener. If none lives here, the ticket says so.
-    pub(in crate::server) fn request(
-        &mut self,
-        listener: usize,
-        ticket: Ticket,
-        line: Arc<[u8]>,
-        now: Instant,
-    ) {
+    pub(in crate::server) fn request(&mut self, listener: usize, inquiry: Inquiry, now: Instant) {
         let Some(at) = self.program(listener) else { return };
         let mut desk = Desk { registry: &self.registry, buffer: &mut self.buffer, now };
-        self.programs[at].request(ticket, line, &mut desk);
+        self.programs[at].request(inquiry, &mut desk);
     }
 
     /// What epoll told of something that is no connection.

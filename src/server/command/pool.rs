@@ -83,6 +83,8 @@ pub(super) enum Failure {
     ReplyTimeout,
     /// Its process ended, or wrote what is no reply.
     ProcessEnded,
+    /// Nobody waits for a reply any more, and no process was asked.
+    ClientGone,
 }
 
 /// Why the pool ends a process.
@@ -156,6 +158,8 @@ pub(super) struct Pool<R> {
     next_key: u64,
     /// In the order of arrival.
     queue: VecDeque<Request<R>>,
+    /// Whether nobody waits for the answer any more.
+    is_gone: fn(&R) -> bool,
     /// Since when, the one asked last on top: those that are not needed stay below and end.
     idle: Vec<(Key, Instant)>,
     starting: usize,
@@ -173,13 +177,14 @@ pub(super) struct Pool<R> {
 
 impl<R> Pool<R> {
     /// Its processes are numbered from `first` on.
-    pub(super) fn new(limits: Limits, first: u64) -> Self {
+    pub(super) fn new(limits: Limits, first: u64, is_gone: fn(&R) -> bool) -> Self {
         Self {
             circuit: Circuit::new(limits.restart_delay, limits.max_restart_delay),
             limits,
             processes: BTreeMap::new(),
             next_key: first,
             queue: VecDeque::new(),
+            is_gone,
             idle: Vec::new(),
             starting: 0,
             alive: 0,

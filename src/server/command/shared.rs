@@ -1,11 +1,13 @@
 //! A program that all clients of a listener share, at the worker that it lives with: its pool, and
 //! the pipes of its processes.
 
+mod actions;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -14,15 +16,16 @@ use rustix::io::Errno;
 use tracing::{info, warn};
 
 use crate::client_text::ClientText;
-use crate::metrics::names::{CommandRefusal, ProcessEnd, ProcessState};
+use crate::metrics::names::{ProcessEnd, ProcessState};
 use crate::metrics::{CommandInstruments, CommandRecorders, ProcessGauge};
 use crate::responder::{Late, Ticket};
 
+use super::ask::Inquiry;
 use super::keeper::Keeper;
 use super::news::Reporter;
 use super::order::{ProcessId, SpawnError, Started};
 use super::pipes::{Input, Lines, TooLong, read_into};
-use super::pool::{Action, Doing, Failure, Key, Limits, Line, Pool, Why};
+use super::pool::{Doing, Key, Limits, Line, Pool, Why};
 use super::program::Program;
 use super::proof::Proof;
 use super::status::by_itself;
@@ -52,9 +55,16 @@ pub(in crate::server) struct Plan {
 
 /// Whom a reply is for.
 pub(super) enum Asker {
-    Client(Ticket),
+    /// Gone when nobody holds the other any more.
+    Client(Ticket, Weak<()>),
     /// The start of the server.
     Proof,
+}
+
+impl Asker {
+    fn is_gone(&self) -> bool {
+        matches!(self, Self::Client(_, client) if client.strong_count() == 0)
+    }
 }
 
 pub(super) struct SharedProgram {
@@ -103,7 +113,7 @@ impl SharedProgram {
         proof: Proof,
     ) -> Self {
         Self {
-            pool: Pool::new(plan.limits.clone(), 0),
+            pool: Pool::new(plan.limits.clone(), 0, Asker::is_gone),
             plan,
             keeper,
             reporter,
@@ -136,8 +146,9 @@ impl SharedProgram {
         self.conclude_proof(desk);
     }
 
-    pub(super) fn request(&mut self, ticket: Ticket, line: Arc<[u8]>, desk: &mut Desk<'_>) {
-        self.pool.request(desk.now, Asker::Client(ticket), line);
+    pub(super) fn request(&mut self, inquiry: Inquiry, desk: &mut Desk<'_>) {
+        let Inquiry { ticket, line, client } = inquiry;
+        self.pool.request(desk.now, Asker::Client(ticket, client), line);
         self.act(desk);
     }
 
@@ -266,7 +277,7 @@ impl SharedProgram {
     /// After a panic nothing here is to be trusted but which processes there are: they end, whoever
     /// waits gets no reply, and new ones are started.
     pub(super) fn begin_anew(&mut self, desk: &mut Desk<'_>) {
-        self.pool = Pool::new(self.plan.limits.clone(), self.pool.next_key());
+        self.pool = Pool::new(self.plan.limits.clone(), self.pool.next_key(), Asker::is_gone);
         self.unsent.clear();
         self.offer_at = None;
         self.plan.instruments.circuit(false);
@@ -345,7 +356,7 @@ impl SharedProgram {
             return false;
         };
         match self.pool.line(now, key) {
-            Line::Reply(Asker::Client(ticket), took) => {
+            Line::Reply(Asker::Client(ticket, _), took) => {
                 self.recorders.observe_reply(took);
                 line.push(b'\n');
                 self.answer(ticket, Late::Bytes(line), now);
@@ -380,110 +391,6 @@ impl SharedProgram {
 
     fn pid(&mut self, key: Key) -> Option<u32> {
         self.running(key).map(|running| running.id.pid())
-    }
-
-    /// Does what the pool wants done.
-    fn act(&mut self, desk: &mut Desk<'_>) {
-        while let Some(action) = self.pool.next_action() {
-            match action {
-                Action::Start(key) => {
-                    let gauge = self.plan.instruments.process();
-                    self.processes.insert(key, Process { gauge, running: None });
-                    let (keeper, program) = (&self.keeper, &self.plan.program);
-                    self.reporter.order(keeper, self.plan.listener, key, program);
-                }
-                Action::Write { process, line, waited } => {
-                    self.recorders.observe_wait(waited);
-                    if let Some(running) = self.running(process) {
-                        running.input.write(line);
-                        running.register_input(desk);
-                    }
-                    self.show(process);
-                }
-                Action::Fail(asker, failure) => self.fail(asker, failure, desk.now),
-                Action::End(key) => {
-                    if let Some(running) = self.running(key) {
-                        let id = running.id;
-                        self.keeper.end(id);
-                    }
-                    self.show(key);
-                }
-                Action::CircuitOpened(delay) => {
-                    let (listener, seconds) = (&self.plan.name, delay.as_secs_f64());
-                    self.plan.instruments.circuit(true);
-                    warn!(
-                        listener,
-                        seconds, "its processes die before they answer: refused until one lives"
-                    );
-                }
-                Action::CircuitClosed => {
-                    self.plan.instruments.circuit(false);
-                    info!(listener = self.plan.name, "its processes live again");
-                }
-            }
-        }
-        let length = self.pool.queue_length();
-        if length != self.shown_queue {
-            self.shown_queue = length;
-            self.plan.instruments.queue_length(length);
-        }
-    }
-
-    /// The gauge tells what the process does.
-    fn show(&mut self, key: Key) {
-        let state = match self.pool.doing(key) {
-            None => return,
-            Some(Doing::Waits) => ProcessState::Idle,
-            Some(Doing::Works) => ProcessState::Busy,
-            Some(Doing::Ends) => ProcessState::Ending,
-        };
-        if let Some(process) = self.processes.get_mut(&key) {
-            process.gauge.enter(state);
-        }
-    }
-
-    fn fail(&mut self, asker: Asker, failure: Failure, now: Instant) {
-        let Asker::Client(ticket) = asker else {
-            if let Some(proof) = &mut self.proof {
-                proof.fail(failure);
-            }
-            return;
-        };
-        let instruments = &self.plan.instruments;
-        let refusal = match failure {
-            Failure::QueueFull => CommandRefusal::QueueFull,
-            Failure::QueueTimeout => CommandRefusal::QueueTimeout,
-            Failure::CircuitOpen => CommandRefusal::CircuitOpen,
-            Failure::StartFailed => CommandRefusal::StartFailed,
-            Failure::ReplyTimeout => {
-                instruments.timed_out();
-                return self.answer(ticket, Late::TimedOut, now);
-            }
-            Failure::ProcessEnded => return self.answer(ticket, Late::Failed, now),
-        };
-        instruments.refused(refusal);
-        let late = match self.plan.overload_reply.as_str() {
-            "" => Late::Failed,
-            reply => Late::Reply(reply.to_owned()),
-        };
-        self.answer(ticket, late, now);
-    }
-
-    fn answer(&mut self, ticket: Ticket, late: Late, now: Instant) {
-        if let Err(refused) = ticket.resolve(late) {
-            self.unsent.push_back((refused.ticket, refused.late));
-            self.offer_at.get_or_insert(now + OFFER_AGAIN);
-        }
-    }
-
-    fn conclude_proof(&mut self, desk: &mut Desk<'_>) {
-        if self.proof.as_mut().is_some_and(Proof::is_concluded) {
-            self.proof = None;
-            if self.plan.is_trial {
-                self.pool.stop();
-                self.act(desk);
-            }
-        }
     }
 }
 

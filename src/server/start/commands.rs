@@ -174,7 +174,7 @@ fn desired(
 ) -> Desired {
     let seat = post.seat.clone();
     Desired {
-        deliver: Arc::new(move |ticket, line| seat.request(index, ticket, line)),
+        deliver: Arc::new(move |inquiry| seat.request(index, inquiry)),
         within: command.queue_timeout + listener.reply_timeout + MARGIN,
         overload_reply: command.overload_reply.clone(),
         instruments: instruments.command(index),

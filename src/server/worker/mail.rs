@@ -1,4 +1,4 @@
-//! What a worker takes out of its second inbox: late answers, texts that nobody asked for, and
+//! What a worker takes out of its second inbox: late answers, texts that nobody inquiry for, and
 //! messages for the programs that live with it.
 
 use crate::metrics::names::LateReplyRefusal;
@@ -19,7 +19,7 @@ impl Worker {
         match mail {
             Mail::Late(reply) => self.take_reply(reply),
             Mail::Push(push) => self.take_push(&push),
-            Mail::Request { listener, ticket, line } => self.take_request(listener, ticket, line),
+            Mail::Request { listener, inquiry } => self.take_request(listener, inquiry),
         }
     }
 

@@ -10,8 +10,8 @@ use mio::Poll;
 use mio::event::Event;
 
 use crate::connection::Conversation;
-use crate::responder::{LateReply, Ticket};
-use crate::server::command::{Home, Output, Reporter};
+use crate::responder::LateReply;
+use crate::server::command::{Home, Inquiry, Output, Reporter};
 use crate::server::pool::{Inboxes, Seat};
 
 use super::Worker;
@@ -139,9 +139,9 @@ impl Worker {
     }
 
     /// A message for a program that lives here.
-    pub(super) fn take_request(&mut self, listener: usize, ticket: Ticket, line: Arc<[u8]>) {
+    pub(super) fn take_request(&mut self, listener: usize, inquiry: Inquiry) {
         if let Some(home) = &mut self.home {
-            home.request(listener, ticket, line, Instant::now());
+            home.request(listener, inquiry, Instant::now());
         }
         self.note_programs();
     }

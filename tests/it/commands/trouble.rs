@@ -1,6 +1,7 @@
 //! What a shared program may do wrong, and what a listener does then.
 
 use super::*;
+use crate::harness::Client;
 
 #[test]
 fn a_queue_that_is_full_is_answered_at_once() {
@@ -237,4 +238,32 @@ fn a_second_signal_leaves_no_process_that_ignores_the_first() {
     server.signal(Signal::INT);
     assert_eq!(server.wait().code(), Some(130));
     eventually_gone(pid);
+}
+
+#[test]
+fn nothing_is_done_for_clients_that_have_gone_while_they_waited() {
+    let directory = tempfile::tempdir().unwrap();
+    let go = directory.path().join("go");
+    let body = format!(
+        "while line == 'hold' and not os.path.exists({go:?}): time.sleep(0.01)\nprint(line)"
+    );
+    let server = shared(&python(&body), "max_processes = 1");
+    let mut first = server.connect();
+    first.send("hold\n");
+    server.eventually("it works", |metrics| processes(metrics, "busy") == 1.0);
+    let mut gone: Vec<_> = (0..7).map(|_| server.connect()).collect();
+    gone.iter_mut().for_each(|client| client.send("x\n"));
+    server.eventually("they wait", |metrics| of_main(metrics, "queue_length") == 7.0);
+    gone.into_iter().for_each(Client::reset);
+    server.eventually("they are gone", |metrics| metrics.sum("talkback_connections") == 1.0);
+    let mut last = server.connect();
+    last.send("y\n");
+    server.eventually("it waits", |metrics| of_main(metrics, "queue_length") == 8.0);
+    std::fs::write(&go, "").unwrap();
+    first.expect("hold\n");
+    last.expect("y\n");
+    let metrics = server.metrics();
+    assert_eq!(of_main(&metrics, "reply_seconds_count"), 2.0);
+    assert_eq!(of_main(&metrics, "queue_length"), 0.0);
+    assert_eq!(metrics.sum("talkback_late_replies_refused_total"), 0.0);
 }

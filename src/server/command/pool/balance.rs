@@ -20,7 +20,11 @@ impl<R> Pool<R> {
             && let Some(key) = self.free()
         {
             let request = self.queue.pop_front().expect("it is not empty");
-            self.give(now, key, request);
+            if (self.is_gone)(&request.token) {
+                self.actions.push_back(Action::Fail(request.token, Failure::ClientGone));
+            } else {
+                self.give(now, key, request);
+            }
         }
         while self.is_one_wanted() {
             if let Some(at) = self.circuit.not_before(now) {

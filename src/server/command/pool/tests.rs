@@ -7,6 +7,9 @@ use super::*;
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
+/// The client of this request is gone.
+const GONE: u32 = 9999;
+
 fn limits() -> Limits {
     Limits {
         min_processes: 1,
@@ -30,7 +33,7 @@ struct Stage {
 
 impl Stage {
     fn new(limits: Limits) -> Self {
-        Self { pool: Pool::new(limits, 0), now: Instant::now() }
+        Self { pool: Pool::new(limits, 0, |&number| number == GONE), now: Instant::now() }
     }
 
     /// With so many processes that wait for their first request.
@@ -156,6 +159,15 @@ fn a_full_queue_refuses_and_a_long_wait_ends() {
     stage.check("");
     stage.pass(MS);
     stage.check("2 QueueTimeout, 3 QueueTimeout, 4 QueueTimeout, 5 QueueTimeout");
+}
+
+#[test]
+fn nobody_is_asked_for_a_client_that_is_gone() {
+    let mut stage = Stage::with_idle(Limits { max_processes: 1, ..limits() });
+    [1, GONE, GONE, 2].into_iter().for_each(|number| stage.request(number));
+    stage.check("0001 to 0");
+    assert_eq!(stage.reply(0), Some(1));
+    stage.check("9999 ClientGone, 9999 ClientGone, 0002 to 0");
 }
 
 #[test]
@@ -436,7 +448,7 @@ fn nobody_waits_for_a_process_that_cannot_be_started() {
 
 #[test]
 fn one_that_the_pool_before_had_ordered_is_ended_when_it_is_there() {
-    let mut stage = Stage { pool: Pool::new(limits(), 7), now: Instant::now() };
+    let mut stage = Stage { pool: Pool::new(limits(), 7, |_| false), now: Instant::now() };
     stage.pool.begin(stage.now);
     stage.pool.started(stage.now, Key(6));
     stage.check("start 7, end 6");

@@ -45,7 +45,7 @@ struct Running {
 
 impl Model {
     fn new(limits: Limits) -> Self {
-        let pool = Pool::new(limits.clone(), 0);
+        let pool = Pool::new(limits.clone(), 0, |_| false);
         let (open, running) = (BTreeMap::new(), BTreeMap::new());
         let now = Instant::now();
         Self {

@@ -1,0 +1,120 @@
+//! What the pool of a shared program wants is done here: processes are started, written to and
+//! ended, and clients are answered.
+
+use std::time::Instant;
+
+use tracing::{info, warn};
+
+use crate::metrics::names::{CommandRefusal, ProcessState};
+use crate::responder::{Late, Ticket};
+use crate::server::command::pool::{Action, Doing, Failure, Key};
+use crate::server::command::proof::Proof;
+
+use super::{Asker, Desk, OFFER_AGAIN, Process, SharedProgram};
+
+impl SharedProgram {
+    /// Does what the pool wants done.
+    pub(super) fn act(&mut self, desk: &mut Desk<'_>) {
+        while let Some(action) = self.pool.next_action() {
+            match action {
+                Action::Start(key) => {
+                    let gauge = self.plan.instruments.process();
+                    self.processes.insert(key, Process { gauge, running: None });
+                    let (keeper, program) = (&self.keeper, &self.plan.program);
+                    self.reporter.order(keeper, self.plan.listener, key, program);
+                }
+                Action::Write { process, line, waited } => {
+                    self.recorders.observe_wait(waited);
+                    if let Some(running) = self.running(process) {
+                        running.input.write(line);
+                        running.register_input(desk);
+                    }
+                    self.show(process);
+                }
+                Action::Fail(asker, failure) => self.fail(asker, failure, desk.now),
+                Action::End(key) => {
+                    if let Some(running) = self.running(key) {
+                        let id = running.id;
+                        self.keeper.end(id);
+                    }
+                    self.show(key);
+                }
+                Action::CircuitOpened(delay) => {
+                    let (listener, seconds) = (&self.plan.name, delay.as_secs_f64());
+                    self.plan.instruments.circuit(true);
+                    warn!(
+                        listener,
+                        seconds, "its processes die before they answer: refused until one lives"
+                    );
+                }
+                Action::CircuitClosed => {
+                    self.plan.instruments.circuit(false);
+                    info!(listener = self.plan.name, "its processes live again");
+                }
+            }
+        }
+        let length = self.pool.queue_length();
+        if length != self.shown_queue {
+            self.shown_queue = length;
+            self.plan.instruments.queue_length(length);
+        }
+    }
+
+    /// The gauge tells what the process does.
+    pub(super) fn show(&mut self, key: Key) {
+        let state = match self.pool.doing(key) {
+            None => return,
+            Some(Doing::Waits) => ProcessState::Idle,
+            Some(Doing::Works) => ProcessState::Busy,
+            Some(Doing::Ends) => ProcessState::Ending,
+        };
+        if let Some(process) = self.processes.get_mut(&key) {
+            process.gauge.enter(state);
+        }
+    }
+
+    pub(super) fn fail(&mut self, asker: Asker, failure: Failure, now: Instant) {
+        let Asker::Client(ticket, _) = asker else {
+            if let Some(proof) = &mut self.proof {
+                proof.fail(failure);
+            }
+            return;
+        };
+        let instruments = &self.plan.instruments;
+        let refusal = match failure {
+            Failure::QueueFull => CommandRefusal::QueueFull,
+            Failure::QueueTimeout => CommandRefusal::QueueTimeout,
+            Failure::CircuitOpen => CommandRefusal::CircuitOpen,
+            Failure::StartFailed => CommandRefusal::StartFailed,
+            Failure::ReplyTimeout => {
+                instruments.timed_out();
+                return self.answer(ticket, Late::TimedOut, now);
+            }
+            Failure::ClientGone => return ticket.forgo(),
+            Failure::ProcessEnded => return self.answer(ticket, Late::Failed, now),
+        };
+        instruments.refused(refusal);
+        let late = match self.plan.overload_reply.as_str() {
+            "" => Late::Failed,
+            reply => Late::Reply(reply.to_owned()),
+        };
+        self.answer(ticket, late, now);
+    }
+
+    pub(super) fn answer(&mut self, ticket: Ticket, late: Late, now: Instant) {
+        if let Err(refused) = ticket.resolve(late) {
+            self.unsent.push_back((refused.ticket, refused.late));
+            self.offer_at.get_or_insert(now + OFFER_AGAIN);
+        }
+    }
+
+    pub(super) fn conclude_proof(&mut self, desk: &mut Desk<'_>) {
+        if self.proof.as_mut().is_some_and(Proof::is_concluded) {
+            self.proof = None;
+            if self.plan.is_trial {
+                self.pool.stop();
+                self.act(desk);
+            }
+        }
+    }
+}
