@@ -24,9 +24,8 @@ impl Example {
         let path = built(name);
         let mut command = Command::new(&path);
         command.arg("127.0.0.1:0").args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| {
-            panic!("{}: {error}; build it first: cargo build --examples", path.display())
-        });
+        let mut child =
+            command.spawn().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         output.read_line(&mut line).unwrap();
@@ -64,10 +63,19 @@ impl Drop for Example {
     }
 }
 
-/// Cargo puts examples beside the directory of the test binaries, and builds them for `cargo test`.
+/// Cargo puts examples beside the directory of the test binaries. It builds them for `cargo test`,
+/// but not for one that names its tests.
+#[track_caller]
 fn built(name: &str) -> PathBuf {
     let tests = std::env::current_exe().unwrap();
-    tests.parent().unwrap().with_file_name("examples").join(name)
+    let path = tests.parent().unwrap().with_file_name("examples").join(name);
+    if !path.exists() {
+        let cargo = std::env::var_os("CARGO").expect("cargo runs the tests");
+        let mut build = Command::new(cargo);
+        build.args(["build", "--quiet", "--locked", "--example", name]);
+        assert!(build.status().unwrap().success(), "{name} can be built");
+    }
+    path
 }
 
 /// Sends lines in one piece, and expects a reply to each.

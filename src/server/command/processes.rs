@@ -110,7 +110,7 @@ impl Processes {
     fn turn(&mut self, events: &mut Events) -> bool {
         let now = Instant::now();
         self.take_orders();
-        self.take_ends(now);
+        self.take_ends();
         self.act(now);
         if self.shared.is_stopping.load(Ordering::SeqCst) && !self.stop(now) {
             return false;
@@ -174,19 +174,20 @@ impl Processes {
         started(Ok(Started { process: id, input, output }));
     }
 
-    fn take_ends(&mut self, now: Instant) {
+    fn take_ends(&mut self) {
         let ends = mem::take(&mut *self.shared.ends.lock());
         for process in ends {
-            self.end(process.number, now);
+            self.end(process.number);
         }
     }
 
-    fn end(&mut self, number: usize, now: Instant) {
+    fn end(&mut self, number: usize) {
         let Some(child) = self.children.get_mut(&number) else { return };
         if child.phase == Phase::Running {
             child.phase = Phase::Ending;
             child.signal(Signal::TERM);
-            self.due.insert((now + GRACE, number, Due::Kill));
+            // Its grace begins now: this turn may have begun before it was asked for.
+            self.due.insert((Instant::now() + GRACE, number, Due::Kill));
         }
     }
 
@@ -196,7 +197,7 @@ impl Processes {
         self.take_orders();
         let numbers: Vec<_> = self.children.keys().copied().collect();
         for number in numbers {
-            self.end(number, now);
+            self.end(number);
         }
         let is_left = self.children.values().any(|child| child.phase != Phase::Over);
         is_left && now < since + GRACE + GRACE_OF_THE_KERNEL
