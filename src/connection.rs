@@ -47,8 +47,8 @@ pub(crate) struct Conversation {
     pub(crate) protocol: Protocol,
     /// How messages are answered.
     pub(crate) service: Service,
-    /// At a stop, at the exit word and at what is refused the responder is asked to finish, as at the
-    /// client's end of input.
+    /// At a stop, at the exit word and at what is refused the responder is asked to finish, as at
+    /// the client's end of input.
     pub(crate) is_heard_out: bool,
     /// How long an answer that comes later may take.
     pub(crate) reply_timeout: Duration,
@@ -306,6 +306,7 @@ impl Connection {
         match stop {
             Stop::UsedUp | Stop::Held => None,
             Stop::End(reason) => self.stop_reading(reason),
+            Stop::Leave(reason) => self.leave(reason, turn),
             Stop::Cut => {
                 self.is_cut = true;
                 self.stop_reading(CloseReason::ResponderClosed)

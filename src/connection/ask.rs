@@ -134,13 +134,15 @@ impl Connection {
     /// The client said what ends the reading: a responder that owes what nobody can count is heard
     /// out while what is owed is sent, see [`Phase::Flushing`].
     #[cold]
-    pub(super) fn leave(&mut self, reason: CloseReason, turn: &mut Turn<'_>) -> Stop {
+    pub(super) fn leave(&mut self, reason: CloseReason, turn: &mut Turn<'_>) -> Option<Outcome> {
         if !self.conversation.is_heard_out {
-            return Stop::End(reason);
+            return self.stop_reading(reason);
         }
-        match self.ask_to_finish(turn) {
-            None | Some(Stop::Held) => Stop::End(reason),
-            Some(stop) => stop,
+        let asked = self.ask_to_finish(turn);
+        self.keep_gathered(&[], turn);
+        match asked {
+            None | Some(Stop::Held) => self.stop_reading(reason),
+            Some(stop) => self.follow(stop, turn),
         }
     }
 

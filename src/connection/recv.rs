@@ -35,6 +35,8 @@ pub(super) enum Stop {
     Held,
     /// The connection is not read any more.
     End(CloseReason),
+    /// The same by what the client said, which its responder may owe something before.
+    Leave(CloseReason),
     /// The responder wants a reset.
     Cut,
     /// The responder panicked.
@@ -201,15 +203,9 @@ impl Connection {
                     return asked.unwrap_or(Stop::End(end_of_input(self.received_bytes)));
                 }
                 Step::More => return Stop::UsedUp,
-                Step::Exit => return self.leave(CloseReason::Exit, turn),
-                Step::InvalidUtf8 => {
-                    self.note_refusal(CloseReason::InvalidUtf8, chunk, *at);
-                    return self.leave(CloseReason::InvalidUtf8, turn);
-                }
-                Step::TooLong => {
-                    self.note_refusal(CloseReason::MessageTooLong, chunk, *at);
-                    return self.leave(CloseReason::MessageTooLong, turn);
-                }
+                Step::Exit => return Stop::Leave(CloseReason::Exit),
+                Step::InvalidUtf8 => return self.refuse(CloseReason::InvalidUtf8, chunk, *at),
+                Step::TooLong => return self.refuse(CloseReason::MessageTooLong, chunk, *at),
             };
             budget.messages -= 1;
             self.messages += 1;
@@ -238,9 +234,10 @@ impl Connection {
 }
 
 impl Connection {
-    /// The beginning of what is refused tells an operator what kind of client that is.
+    /// Ends the reading by what the client said. Its beginning tells an operator what kind of
+    /// client that is.
     #[cold]
-    fn note_refusal(&self, reason: CloseReason, chunk: &[u8], at: usize) {
+    fn refuse(&self, reason: CloseReason, chunk: &[u8], at: usize) -> Stop {
         debug!(
             listener = self.conversation.name,
             peer = peer_name(self.peer),
@@ -248,6 +245,7 @@ impl Connection {
             text = %ClientText::new(self.framer.refused(chunk, at)),
             "message refused"
         );
+        Stop::Leave(reason)
     }
 }
 
