@@ -38,6 +38,17 @@ pub enum CommandError {
         /// How long it had.
         seconds: f64,
     },
+    /// It wrote something else than one line for one message.
+    #[error(
+        "self_test {sent:?} was sent to its program, which wrote {came}; a program that clients \
+         share writes one line for each message, and none at its start"
+    )]
+    Unasked {
+        /// The message.
+        sent: String,
+        /// What came, as part of a sentence.
+        came: String,
+    },
     /// It ended instead of answering the self test.
     #[error("self_test {sent:?} was sent to its program, which {end}")]
     Ended {
@@ -50,6 +61,9 @@ pub enum CommandError {
 
 type Outcome = Result<(), CommandError>;
 
+/// A line more that comes so soon after the answer shows that the first one was none.
+const QUIET: Duration = Duration::from_millis(100);
+
 /// Waited for by the start.
 pub(in crate::server) type Proven = Receiver<Outcome>;
 
@@ -58,6 +72,8 @@ pub(in crate::server) struct Proof {
     /// Processes still to be started.
     starts: usize,
     test: Option<String>,
+    /// What came for it, and when.
+    answer: Option<(Vec<u8>, Instant)>,
     is_tested: bool,
     timeout: Duration,
     until: Option<Instant>,
@@ -72,8 +88,8 @@ impl Proof {
         let (told, proven) = bounded(1);
         let test = (!test.is_empty()).then(|| test.to_owned());
         let is_tested = test.is_none();
-        let (until, status, outcome) = (None, None, None);
-        (Self { starts, test, is_tested, timeout, until, status, outcome, told }, proven)
+        let (answer, until, status, outcome) = (None, None, None, None);
+        (Self { starts, test, answer, is_tested, timeout, until, status, outcome, told }, proven)
     }
 
     /// What the program is to read.
@@ -82,17 +98,46 @@ impl Proof {
         self.test.as_ref().map(|test| Arc::from(format!("{test}\n").as_bytes()))
     }
 
-    /// When the time is over.
+    /// When to look at the time.
     pub(super) fn until(&self) -> Option<Instant> {
-        self.until
+        self.quiet_until().or(self.until)
+    }
+
+    fn quiet_until(&self) -> Option<Instant> {
+        self.answer.as_ref().filter(|_| !self.is_tested).map(|(_, at)| *at + QUIET)
     }
 
     pub(super) fn note_start(&mut self) {
         self.starts = self.starts.saturating_sub(1);
     }
 
-    pub(super) fn note_reply(&mut self) {
+    /// A process that one connection has to itself may say what it likes.
+    pub(super) fn note_any_reply(&mut self) {
         self.is_tested = true;
+    }
+
+    /// The line that is the answer, if the process `has_read` the message and says no more.
+    pub(super) fn note_reply(&mut self, line: &[u8], has_read: bool, now: Instant) {
+        if has_read {
+            self.answer = Some((line.to_vec(), now));
+        } else {
+            self.fail_unasked(format!("{:?} before it had read it", ClientText::new(line)));
+        }
+    }
+
+    /// A line that nobody asked for.
+    pub(super) fn note_unasked(&mut self, line: &[u8]) {
+        let line = ClientText::new(line);
+        self.fail_unasked(match &self.answer {
+            Some((first, _)) => format!("{:?} and then {line:?}", ClientText::new(first)),
+            None => format!("{line:?}"),
+        });
+    }
+
+    fn fail_unasked(&mut self, came: String) {
+        if let Some(sent) = self.test.clone() {
+            self.outcome.get_or_insert(Err(CommandError::Unasked { sent, came }));
+        }
     }
 
     pub(super) fn note_end(&mut self, status: ExitStatus) {
@@ -103,13 +148,15 @@ impl Proof {
         self.outcome.get_or_insert(Err(CommandError::Start { problem: problem.to_owned() }));
     }
 
-    /// The message gets no answer.
-    pub(super) fn fail(&mut self, failure: Failure) {
+    /// The message gets no answer; `begun` is what has come of one.
+    pub(super) fn fail(&mut self, failure: Failure, begun: &[u8], reply_timeout: Duration) {
+        if failure == Failure::ReplyTimeout {
+            return self.fail_late(begun, reply_timeout);
+        }
         let sent = self.test.clone().unwrap_or_default();
         let end = match (failure, self.status) {
             (Failure::ProcessEnded, Some(status)) => format!("ended ({status}) without an answer"),
             (Failure::ProcessEnded, None) => "wrote what is no answer".to_owned(),
-            (Failure::ReplyTimeout, _) => "took longer than reply_timeout".to_owned(),
             _ => "could not take it".to_owned(),
         };
         self.outcome.get_or_insert(Err(CommandError::Ended { sent, end }));
@@ -117,23 +164,29 @@ impl Proof {
 
     /// `begun` is what has come of an answer.
     pub(super) fn check_time(&mut self, now: Instant, begun: &[u8]) {
+        if let Some(until) = self.quiet_until() {
+            self.is_tested = now >= until;
+            return;
+        }
         if self.until.is_none_or(|until| now < until) {
             return;
         }
         self.until = None;
-        let came = match (&self.test, begun) {
-            (None, _) => {
-                let problem = "it took longer than self_test_timeout".to_owned();
-                self.outcome.get_or_insert(Err(CommandError::Start { problem }));
-                return;
-            }
-            (Some(_), []) => "nothing came back".to_owned(),
-            (Some(_), begun) => {
-                format!("only {:?} came back, without an end of line", ClientText::new(begun))
-            }
+        if self.is_tested {
+            let problem = "it took longer than self_test_timeout".to_owned();
+            self.outcome.get_or_insert(Err(CommandError::Start { problem }));
+        } else {
+            self.fail_late(begun, self.timeout);
+        }
+    }
+
+    fn fail_late(&mut self, begun: &[u8], after: Duration) {
+        let came = match begun {
+            [] => "nothing came back".to_owned(),
+            begun => format!("only {:?} came back, without an end of line", ClientText::new(begun)),
         };
         let sent = self.test.clone().unwrap_or_default();
-        let seconds = self.timeout.as_secs_f64();
+        let seconds = after.as_secs_f64();
         self.outcome.get_or_insert(Err(CommandError::NoAnswer { sent, came, seconds }));
     }
 

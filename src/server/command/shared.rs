@@ -161,9 +161,7 @@ impl SharedProgram {
             }
         }
         if let Some(proof) = &mut self.proof {
-            let begun = |process: &Process| Some(process.running.as_ref()?.lines.begun().to_vec());
-            let came = self.processes.values().find_map(begun).unwrap_or_default();
-            proof.check_time(desk.now, &came);
+            proof.check_time(desk.now, &begun(&self.processes));
         }
         self.conclude_proof(desk);
         self.pool.tick(desk.now);
@@ -362,14 +360,21 @@ impl SharedProgram {
                 self.answer(ticket, Late::Bytes(line), now);
             }
             Line::Reply(Asker::Proof, _) => {
-                if let Some(proof) = &mut self.proof {
-                    proof.note_reply();
+                let is_trial = self.plan.is_trial;
+                let has_read = self.running(key).is_some_and(|it| it.input.unread() == 0);
+                match &mut self.proof {
+                    Some(proof) if is_trial => proof.note_any_reply(),
+                    Some(proof) => proof.note_reply(&line, has_read, now),
+                    None => {}
                 }
             }
             Line::Unasked => {
                 let pid = self.pid(key);
                 let (listener, text) = (&self.plan.name, ClientText::new(&line));
                 warn!(listener, pid, %text, "a process wrote a line that nobody asked for");
+                if let Some(proof) = &mut self.proof {
+                    proof.note_unasked(&line);
+                }
                 self.deafen(key);
                 return false;
             }
@@ -392,6 +397,12 @@ impl SharedProgram {
     fn pid(&mut self, key: Key) -> Option<u32> {
         self.running(key).map(|running| running.id.pid())
     }
+}
+
+/// What has come of a line from the first process.
+fn begun(processes: &BTreeMap<Key, Process>) -> Vec<u8> {
+    let begun = |process: &Process| Some(process.running.as_ref()?.lines.begun().to_vec());
+    processes.values().find_map(begun).unwrap_or_default()
 }
 
 impl Running {

@@ -182,7 +182,12 @@ fn a_program_that_dies_at_once_opens_the_circuit_and_readiness_says_why() {
 /// What `talkback serve` says when it does not start with this program.
 #[track_caller]
 fn check_start(program: &str, command: &str, expected: &[&str]) {
-    let config = config(program, "framing = \"line\"", command);
+    check_start_with(program, "framing = \"line\"", command, expected);
+}
+
+#[track_caller]
+fn check_start_with(program: &str, listener: &str, command: &str, expected: &[&str]) {
+    let config = config(program, listener, command);
     let mut server = Server::spawn(&config, |command| command);
     assert_eq!(server.wait().code(), Some(1));
     let log = server.log();
@@ -204,6 +209,23 @@ fn a_program_that_buffers_its_output_is_found_out_at_the_start() {
     );
     let program = sh("read x; printf $x; cat");
     check_start(&program, keys, &["only", "ping", "came back, without an end of line"]);
+    // Whichever time is over first.
+    let listener = "framing = \"line\"\nreply_timeout = \"400ms\"";
+    let expected = ["only", "ping", "within 0.4 s", "stdbuf -oL"];
+    check_start_with(&program, listener, "self_test = \"ping\"", &expected);
+}
+
+#[test]
+fn what_a_program_says_before_it_is_asked_is_no_answer_to_its_self_test() {
+    let keys = "self_test = \"ping\"";
+    let banner = "echo welcome; while read x; do echo $x; done";
+    check_start(&sh(banner), keys, &["ping", "welcome", "none at its start"]);
+    check_start(&sh("echo welcome; exec tail -f /dev/null"), keys, &["welcome", "before it had"]);
+    let twice = sh("while read x; do echo one; echo two; done");
+    check_start(&twice, keys, &["one", "and then", "two"]);
+    // To a client of its own it may say what it likes.
+    let keys = "mode = \"per_connection\"\nself_test = \"ping\"";
+    Server::start(&config(&sh(banner), "framing = \"line\"", keys));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::responder::{Late, Ticket};
 use crate::server::command::pool::{Action, Doing, Failure, Key};
 use crate::server::command::proof::Proof;
 
-use super::{Asker, Desk, OFFER_AGAIN, Process, SharedProgram};
+use super::{Asker, Desk, OFFER_AGAIN, Process, SharedProgram, begun};
 
 impl SharedProgram {
     /// Does what the pool wants done.
@@ -76,7 +76,8 @@ impl SharedProgram {
     pub(super) fn fail(&mut self, asker: Asker, failure: Failure, now: Instant) {
         let Asker::Client(ticket, _) = asker else {
             if let Some(proof) = &mut self.proof {
-                proof.fail(failure);
+                let reply_timeout = self.plan.limits.reply_timeout.unwrap_or_default();
+                proof.fail(failure, &begun(&self.processes), reply_timeout);
             }
             return;
         };
