@@ -8,6 +8,7 @@ mod compile;
 mod fold;
 mod literals;
 mod lookup;
+mod marks;
 mod pattern;
 mod plan;
 mod reach;

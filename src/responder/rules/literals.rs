@@ -7,6 +7,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 use aho_corasick::automaton::Automaton;
 use aho_corasick::{Anchored, dfa, nfa};
 
+use super::marks::Marks;
+
 /// What a table of transitions may be built for, in bytes of literals; it takes some 256 times as
 /// much. Above, the automaton is smaller and a few times slower.
 const MAX_TABLED_BYTES: usize = 8 << 10;
@@ -152,25 +154,32 @@ impl Literals {
         best
     }
 
-    /// The first open rule before `best` with a text that is part of this one; else `best`.
+    /// How many texts there are that another may contain.
+    pub(super) fn contained_count(&self) -> usize {
+        self.contained_rules.len()
+    }
+
+    /// The first open rule before `best` with a text that is part of this one; else `best`. Each
+    /// text is asked for its rules once, wherever else it stands: what is not open stays so for
+    /// this message, and a client may write a text as often as it has place.
     pub(super) fn contained(
         &self,
         text: &str,
         mut best: u32,
         is_open: &mut impl FnMut(u32) -> bool,
+        met: &mut Marks,
     ) -> u32 {
         let Some(contained) = &self.contained else { return best };
         if self.first_contained >= best {
             return best;
         }
-        let mut last = usize::MAX;
+        met.clear();
         let visit = |literal| {
-            // A text of one repeated character would else ask for the same rules at each place.
-            if literal != last {
-                last = literal;
-                best = self.better(self.contained_rules[literal], best, is_open);
+            if !met.add(literal) {
+                return Next::Place;
             }
-            best > self.first_contained
+            best = self.better(self.contained_rules[literal], best, is_open);
+            if best > self.first_contained { Next::Literal } else { Next::Nothing }
         };
         match contained {
             Contained::Tabled(automaton) => scan(&**automaton, text, visit),
@@ -192,16 +201,29 @@ impl Contained {
     }
 }
 
-/// Shows each literal at each of its places, until it is enough. The crate's own search for
-/// overlapping matches does the same in three times as many instructions.
-fn scan(automaton: &impl Automaton, text: &str, mut goes_on: impl FnMut(usize) -> bool) {
+/// What a scan is to show behind a literal.
+enum Next {
+    /// The next shorter one that ends at the same place.
+    Literal,
+    /// What ends behind this place.
+    Place,
+    Nothing,
+}
+
+/// Shows the literals that end at each place, the longest first, as far as they are asked for.
+/// Which shorter ones it ends with is the same at every place of a literal, so that one that was
+/// met is followed by none that is new. The crate's own search for overlapping matches takes three
+/// times as many instructions.
+fn scan(automaton: &impl Automaton, text: &str, mut visit: impl FnMut(usize) -> Next) {
     let mut state = automaton.start_state(Anchored::No).expect("it searches from any place");
     for byte in text.as_bytes() {
         state = automaton.next_state(Anchored::No, state, *byte);
         if automaton.is_special(state) && automaton.is_match(state) {
             for at in 0..automaton.match_len(state) {
-                if !goes_on(automaton.match_pattern(state, at).as_usize()) {
-                    return;
+                match visit(automaton.match_pattern(state, at).as_usize()) {
+                    Next::Literal => {}
+                    Next::Place => break,
+                    Next::Nothing => return,
                 }
             }
         }

@@ -10,6 +10,7 @@ use regex_automata::util::pool::{Pool, PoolGuard};
 use super::arrange::Arrangement;
 use super::fold::{Folding, is_caseless};
 use super::literals::{Literals, NONE};
+use super::marks::Marks;
 use super::pattern::{Pattern, PatternsAtOnce, SetCache, Slot};
 
 /// A matcher that was checked.
@@ -63,6 +64,9 @@ type MakeScratch = Box<dyn Fn() -> Scratch + Send + Sync + UnwindSafe + RefUnwin
 /// for each connection it would be too much. Taking one never waits.
 pub(super) struct Scratch {
     folded: String,
+    /// Which contained texts were met.
+    exact_met: Marks,
+    folded_met: Marks,
     together: Option<SetCache>,
     matching: Matching,
 }
@@ -74,6 +78,11 @@ struct Matching {
     slots: Vec<Slot>,
     /// The pattern that the slots are of, if it matches the text at hand.
     found: Option<usize>,
+    /// Those that do not match the text at hand: each is tried once, whatever it is found by.
+    failed: Marks,
+    /// How often a pattern was tried.
+    #[cfg(test)]
+    tries: usize,
 }
 
 /// Borrowed for one message.
@@ -108,9 +117,7 @@ impl Lookup {
             }
         };
         let first_together = together_rules.iter().flatten().min().copied().unwrap_or(NONE);
-        let needs_scratch = folded.is_some() || !patterns.is_empty();
-        let scratch = needs_scratch.then(|| scratch(together.clone(), patterns.len()));
-        Ok(Self {
+        let mut lookup = Self {
             tests,
             any,
             exact,
@@ -121,8 +128,28 @@ impl Lookup {
             together,
             together_rules,
             first_together,
-            scratch,
-        })
+            scratch: None,
+        };
+        lookup.scratch = lookup.needs_scratch().then(|| lookup.make_scratch());
+        Ok(lookup)
+    }
+
+    fn needs_scratch(&self) -> bool {
+        self.folded.is_some() || !self.patterns.is_empty() || self.exact.contained_count() > 0
+    }
+
+    fn make_scratch(&self) -> Pool<Scratch, MakeScratch> {
+        let (together, patterns) = (self.together.clone(), self.patterns.len());
+        let exact = self.exact.contained_count();
+        let folded = self.folded.as_ref().map_or(0, Literals::contained_count);
+        let make: MakeScratch = Box::new(move || Scratch {
+            folded: String::new(),
+            exact_met: Marks::new(exact),
+            folded_met: Marks::new(folded),
+            together: together.as_ref().map(PatternsAtOnce::create_cache),
+            matching: Matching::new(patterns),
+        });
+        Pool::new(make)
     }
 
     pub(super) fn borrow(&self) -> Borrowed<'_> {
@@ -138,7 +165,11 @@ impl Lookup {
     ) -> Option<usize> {
         let any = self.any.iter().copied().find(|rule| is_open(*rule)).unwrap_or(NONE);
         let best = match scratch {
-            None => first_literal(&self.exact, text, any, &mut |rule| is_open(rule)),
+            // Without it there is no text that another may contain.
+            None => {
+                let none = &mut Marks::default();
+                first_literal(&self.exact, text, any, &mut |rule| is_open(rule), none)
+            }
             Some(scratch) => self.first_of_all(text, any, scratch, is_open),
         };
         (best != NONE).then_some(best as usize)
@@ -151,8 +182,8 @@ impl Lookup {
         scratch: &mut Scratch,
         is_open: impl Fn(u32) -> bool,
     ) -> u32 {
-        let Scratch { folded, together, matching } = scratch;
-        matching.found = None;
+        let Scratch { folded, exact_met, folded_met, together, matching } = scratch;
+        matching.begin();
         // A literal only says that its pattern may match.
         let mut fits = |rule: u32| {
             is_open(rule)
@@ -161,10 +192,10 @@ impl Lookup {
                     _ => true,
                 }
         };
-        let mut best = first_literal(&self.exact, text, best, &mut fits);
+        let mut best = first_literal(&self.exact, text, best, &mut fits, exact_met);
         if let Some(literals) = &self.folded {
             self.folding.fold(text, folded);
-            best = first_literal(literals, folded, best, &mut fits);
+            best = first_literal(literals, folded, best, &mut fits, folded_met);
         }
         if self.first_together < best
             && let (Some(patterns), Some(cache)) = (&self.together, together)
@@ -242,13 +273,41 @@ impl Lookup {
 }
 
 impl Matching {
+    fn new(patterns: usize) -> Self {
+        Self {
+            caches: (0..patterns).map(|_| None).collect(),
+            slots: Vec::new(),
+            found: None,
+            failed: Marks::new(patterns),
+            #[cfg(test)]
+            tries: 0,
+        }
+    }
+
+    /// Another text is at hand.
+    fn begin(&mut self) {
+        self.found = None;
+        self.failed.clear();
+    }
+
     fn matches(&mut self, lookup: &Lookup, pattern: usize, text: &str) -> bool {
-        if lookup.taken_apart[pattern] {
+        if self.failed.has(pattern) {
+            return false;
+        }
+        #[cfg(test)]
+        {
+            self.tries += 1;
+        }
+        let is_found = if lookup.taken_apart[pattern] {
             self.find(lookup, pattern, text)
         } else {
             let cache = cache(&mut self.caches, lookup, pattern);
             lookup.patterns[pattern].matches_with(text, cache)
+        };
+        if !is_found {
+            self.failed.add(pattern);
         }
+        is_found
     }
 
     /// Takes the text apart at once: where the rule answers, that is needed next.
@@ -276,23 +335,11 @@ fn first_literal(
     text: &str,
     best: u32,
     fits: &mut impl FnMut(u32) -> bool,
+    met: &mut Marks,
 ) -> u32 {
     let best = literals.equal(text, best, fits);
     let best = literals.prefix(text, best, fits);
-    literals.contained(text, best, fits)
-}
-
-fn scratch(together: Option<PatternsAtOnce>, patterns: usize) -> Pool<Scratch, MakeScratch> {
-    let make: MakeScratch = Box::new(move || Scratch {
-        folded: String::new(),
-        together: together.as_ref().map(PatternsAtOnce::create_cache),
-        matching: Matching {
-            caches: (0..patterns).map(|_| None).collect(),
-            slots: Vec::new(),
-            found: None,
-        },
-    });
-    Pool::new(make)
+    literals.contained(text, best, fits, met)
 }
 
 /// Where so many characters of the text end.
@@ -324,3 +371,6 @@ impl Captured<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use super::arrange::ignoring;
 use super::fold::{Folding, is_caseless};
 use super::literals::{Gathered, Literals, NONE};
 use super::lookup::{Literal, Test};
+use super::marks::Marks;
 use super::pattern::{Pattern, PatternsAtOnce, SetCache};
 
 /// A rule, as far as it decides what reaches the next ones.
@@ -127,8 +128,8 @@ impl Group {
 /// A group, arranged for the search.
 struct Cover {
     any: u32,
-    exact: Literals,
-    folded: Literals,
+    exact: (Literals, Marks),
+    folded: (Literals, Marks),
     patterns: BTreeMap<usize, u32>,
     /// With the rule of each.
     at_once: Option<(PatternsAtOnce, SetCache, Vec<u32>)>,
@@ -144,10 +145,15 @@ impl Cover {
         };
         let rules: Vec<u32> = own.values().copied().collect();
         // Literals that are too many are a fault that others see.
+        let arrange = |texts: &Gathered| {
+            let literals = Literals::new(texts).unwrap_or_default();
+            let marks = Marks::new(literals.contained_count());
+            (literals, marks)
+        };
         Self {
             any: any.unwrap_or(NONE),
-            exact: Literals::new(&exact).unwrap_or_default(),
-            folded: Literals::new(&folded).unwrap_or_default(),
+            exact: arrange(&exact),
+            folded: arrange(&folded),
             patterns: own,
             at_once: at_once.map(|set| {
                 let cache = set.create_cache();
@@ -168,20 +174,20 @@ impl Cover {
             Test::Prefix(literal) => (literal, true, false),
             Test::Contains(literal) => (literal, false, false),
         };
-        let mut first = |literals: &Literals, text: &str, mut best: u32| {
+        let mut first = |(literals, met): &mut (Literals, Marks), text: &str, mut best: u32| {
             if is_whole {
                 best = literals.equal(text, best, &mut all);
             }
             if begins {
                 best = literals.prefix(text, best, &mut all);
             }
-            literals.contained(text, best, &mut all)
+            literals.contained(text, best, &mut all, met)
         };
-        let mut best = first(&self.folded, &folding.folded(&literal.text), self.any);
+        let mut best = first(&mut self.folded, &folding.folded(&literal.text), self.any);
         if literal.ignores_case {
             return best;
         }
-        best = first(&self.exact, &literal.text, best);
+        best = first(&mut self.exact, &literal.text, best);
         if let (true, Some((set, cache, rules))) = (is_whole, &mut self.at_once) {
             let found = set.find(&literal.text, cache).map(|pattern| rules[pattern]);
             best = found.min().unwrap_or(NONE).min(best);
