@@ -18,9 +18,19 @@ use crate::nearest::nearest;
 const MAX_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// What the patterns of a book may have together, in bytes.
 const MAX_PATTERNS_BYTES: usize = 1 << 20;
+/// What they may become, each by itself: memory for all threads, and time before the start.
+const MAX_COMPILED_BYTES: usize = 128 << 20;
 
 pub(super) fn compile(book: &RuleBook) -> Result<Rules, Vec<RuleFault>> {
-    let mut compiler = Compiler::new(book);
+    compile_within(book, MAX_COMPILED_BYTES)
+}
+
+/// So many bytes may the patterns become.
+pub(super) fn compile_within(
+    book: &RuleBook,
+    max_compiled_bytes: usize,
+) -> Result<Rules, Vec<RuleFault>> {
+    let mut compiler = Compiler::new(book, max_compiled_bytes);
     compiler.check_names();
     let greeting = compiler.greeting();
     let tests: Vec<Option<Test>> = (0..book.rules.len()).map(|at| compiler.test(at)).collect();
@@ -95,6 +105,8 @@ struct Compiler<'b> {
     /// Equal patterns are one.
     places: HashMap<(&'b str, bool), usize>,
     pattern_bytes: usize,
+    compiled_bytes: usize,
+    max_compiled_bytes: usize,
     counters: usize,
     faults: Vec<RuleFault>,
 }
@@ -107,7 +119,7 @@ struct Known {
 }
 
 impl<'b> Compiler<'b> {
-    fn new(book: &'b RuleBook) -> Self {
+    fn new(book: &'b RuleBook, max_compiled_bytes: usize) -> Self {
         let set = book.rules.iter().flat_map(|rule| rule.set.keys());
         let names: BTreeSet<&String> = book.state.keys().chain(set).collect();
         let variables: Vec<String> = names.into_iter().cloned().collect();
@@ -123,6 +135,8 @@ impl<'b> Compiler<'b> {
             patterns: Vec::new(),
             places: HashMap::new(),
             pattern_bytes: 0,
+            compiled_bytes: 0,
+            max_compiled_bytes,
             counters: 0,
             faults: Vec::new(),
         }
@@ -224,6 +238,10 @@ impl<'b> Compiler<'b> {
         if !matches!(rule.matcher, Matcher::Matches(_)) {
             return Some(test(Literal::new(text, rule.ignore_case)));
         }
+        if self.compiled_bytes > self.max_compiled_bytes {
+            // That was told, and to read the others would only take longer.
+            return None;
+        }
         match self.pattern(text, rule.ignore_case) {
             Ok(pattern) => Some(Test::Matches(pattern)),
             Err(Mistake { at, problem }) => {
@@ -243,7 +261,17 @@ impl<'b> Compiler<'b> {
                 format!("all patterns together have more than {MAX_PATTERNS_BYTES} bytes");
             return Err(Mistake { at: 0, problem });
         }
-        self.patterns.push(Pattern::new(text, ignore_case)?);
+        let pattern = Pattern::new(text, ignore_case)?;
+        self.compiled_bytes += pattern.compiled_bytes();
+        if self.compiled_bytes > self.max_compiled_bytes {
+            let max = self.max_compiled_bytes;
+            let problem = format!(
+                "up to here the patterns become larger than {max} bytes together; \
+                 [0-9] and [A-Za-z] take far less than \\d and \\w"
+            );
+            return Err(Mistake { at: 0, problem });
+        }
+        self.patterns.push(pattern);
         self.places.insert((text, ignore_case), self.patterns.len() - 1);
         Ok(self.patterns.len() - 1)
     }

@@ -71,10 +71,17 @@ pub(super) struct Scratch {
     matching: Matching,
 }
 
+/// What the caches of single patterns may take together, in each thread: clients decide how many
+/// states their messages lead to, and the bound of one pattern is none for thousands.
+const MAX_CACHES_BYTES: usize = 32 << 20;
+
 /// What single patterns are tried with.
 struct Matching {
     /// Of each pattern, once it was needed.
-    caches: Vec<Option<Cache>>,
+    caches: Vec<Option<Kept>>,
+    /// What they all take.
+    kept_bytes: usize,
+    max_kept_bytes: usize,
     slots: Vec<Slot>,
     /// The pattern that the slots are of, if it matches the text at hand.
     found: Option<usize>,
@@ -83,6 +90,12 @@ struct Matching {
     /// How often a pattern was tried.
     #[cfg(test)]
     tries: usize,
+}
+
+struct Kept {
+    cache: Cache,
+    /// What it took when it was last used.
+    bytes: usize,
 }
 
 /// Borrowed for one message.
@@ -276,6 +289,8 @@ impl Matching {
     fn new(patterns: usize) -> Self {
         Self {
             caches: (0..patterns).map(|_| None).collect(),
+            kept_bytes: 0,
+            max_kept_bytes: MAX_CACHES_BYTES,
             slots: Vec::new(),
             found: None,
             failed: Marks::new(patterns),
@@ -301,8 +316,10 @@ impl Matching {
         let is_found = if lookup.taken_apart[pattern] {
             self.find(lookup, pattern, text)
         } else {
-            let cache = cache(&mut self.caches, lookup, pattern);
-            lookup.patterns[pattern].matches_with(text, cache)
+            let kept = kept(&mut self.caches, lookup, pattern);
+            let is_found = lookup.patterns[pattern].matches_with(text, &mut kept.cache);
+            self.account(pattern);
+            is_found
         };
         if !is_found {
             self.failed.add(pattern);
@@ -312,15 +329,30 @@ impl Matching {
 
     /// Takes the text apart at once: where the rule answers, that is needed next.
     fn find(&mut self, lookup: &Lookup, pattern: usize, text: &str) -> bool {
-        let cache = cache(&mut self.caches, lookup, pattern);
-        let is_found = lookup.patterns[pattern].find(text, cache, &mut self.slots);
+        let kept = kept(&mut self.caches, lookup, pattern);
+        let is_found = lookup.patterns[pattern].find(text, &mut kept.cache, &mut self.slots);
+        self.account(pattern);
         self.found = is_found.then_some(pattern);
         is_found
     }
+
+    /// Throws all caches away once they take too much: those in use come back soon, and which ones
+    /// were not used for long need not be known.
+    fn account(&mut self, used: usize) {
+        let Some(kept) = &mut self.caches[used] else { return };
+        let bytes = kept.cache.memory_usage();
+        self.kept_bytes = self.kept_bytes - kept.bytes + bytes;
+        kept.bytes = bytes;
+        if self.kept_bytes > self.max_kept_bytes {
+            self.caches.fill_with(|| None);
+            self.kept_bytes = 0;
+        }
+    }
 }
 
-fn cache<'c>(caches: &'c mut [Option<Cache>], lookup: &Lookup, pattern: usize) -> &'c mut Cache {
-    caches[pattern].get_or_insert_with(|| lookup.patterns[pattern].create_cache())
+fn kept<'k>(caches: &'k mut [Option<Kept>], lookup: &Lookup, pattern: usize) -> &'k mut Kept {
+    caches[pattern]
+        .get_or_insert_with(|| Kept { cache: lookup.patterns[pattern].create_cache(), bytes: 0 })
 }
 
 impl fmt::Debug for Lookup {

@@ -20,10 +20,11 @@ const MAX_SET_BYTES: usize = 16 << 20;
 /// States that searches have met, kept for the next one in each thread: of one pattern, and of
 /// those tried together. Less than twice what the pattern takes is no use, and makes it slow.
 const CACHE_BYTES: usize = 2 << 20;
+const SET_CACHE_BYTES: usize = 32 << 20;
 /// The table that takes a text apart fastest. One with Unicode's `\w` would take most of a MiB for
 /// each pattern, and saves such a pattern no more than half of its time.
 const MAX_TABLE_BYTES: usize = 64 << 10;
-const SET_CACHE_BYTES: usize = 32 << 20;
+
 /// One regular expression.
 #[derive(Debug, Clone)]
 pub(super) struct Pattern {
@@ -86,6 +87,11 @@ impl Pattern {
 
     pub(super) fn ignores_case(&self) -> bool {
         self.ignores_case
+    }
+
+    /// What it has become, in bytes.
+    pub(super) fn compiled_bytes(&self) -> usize {
+        self.regex.memory_usage()
     }
 
     pub(super) fn is_match(&self, text: &str) -> bool {

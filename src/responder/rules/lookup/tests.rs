@@ -77,3 +77,29 @@ fn rules_that_are_not_open_are_asked_once_however_often_their_texts_stand_there(
     let nested: [Matcher; 64] = std::array::from_fn(|at| contains(&nested[at]));
     assert_eq!(work(nested, &"a".repeat(2000), false), (0, 64));
 }
+
+#[test]
+fn what_clients_make_patterns_remember_is_bounded_for_all_of_them_together() {
+    let patterns = (0..40).map(|at| pattern(&format!("^k{at:02} [ab]*a[ab]{{14}}c")));
+    let lookup = rules(patterns).lookup;
+    lookup.borrow().unwrap().matching.max_kept_bytes = 256 << 10;
+    let (mut letters, mut most, mut thrown_away) = (1_u32, 0, 0);
+    for at in 0..40 {
+        let letter = |_| {
+            letters = letters.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            if letters >> 31 == 0 { 'a' } else { 'b' }
+        };
+        let text: String = format!("k{at:02} ").chars().chain((0..500).map(letter)).collect();
+        assert_eq!(lookup.first(&text, &mut lookup.borrow(), |_| true), None);
+        let scratch = lookup.borrow().unwrap();
+        let kept = || scratch.matching.caches.iter().flatten();
+        let bytes: usize = kept().map(|kept| kept.cache.memory_usage()).sum();
+        assert_eq!(bytes, scratch.matching.kept_bytes);
+        (most, thrown_away) = (most.max(bytes), thrown_away + usize::from(bytes == 0));
+    }
+    assert!((128 << 10..=256 << 10).contains(&most), "{most} bytes");
+    assert!((1..20).contains(&thrown_away), "{thrown_away} times");
+    // All of them answer all the same.
+    let text = format!("k39 {}c", "a".repeat(15));
+    assert_eq!(lookup.first(&text, &mut lookup.borrow(), |_| true), Some(39));
+}

@@ -1,6 +1,7 @@
 //! Books that are refused: what is said, of which rule and key, and at which byte.
 
 use super::*;
+use crate::responder::rules::compile::compile_within;
 
 /// All that is said of a book.
 #[track_caller]
@@ -183,6 +184,18 @@ fn a_pattern_has_bounds() {
         &book(rules),
         ["rule[17]: matches, byte 0: all patterns together have more than 1048576 bytes"],
     );
+}
+
+#[test]
+fn patterns_that_together_become_too_large_are_told_once() {
+    // One of them becomes some 43,000 bytes.
+    let rules = (1..200).map(|number| matches(&format!("^level{number}=(\\d+)$")));
+    let faults = compile_within(&book(rules), 1 << 20).map(|_| ()).expect_err("it is refused");
+    let [fault] = &faults[..] else { panic!("{faults:?}") };
+    assert!((20..30).contains(&fault.rule.unwrap()), "{fault}");
+    let problem = "up to here the patterns become larger than 1048576 bytes together; [0-9] and \
+                   [A-Za-z] take far less than \\d and \\w";
+    assert_eq!((fault.key, &*fault.problem), ("matches", problem));
 }
 
 #[test]
