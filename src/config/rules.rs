@@ -112,8 +112,7 @@ fn read_named(section: &mut Section<'_, '_>, file: &str, at: Range<usize>, name:
     let mut own = Notes::new(&path, valid, notes.files);
     let book = read_file(&mut own, valid.len() == bytes.len(), name);
     own.faults.sort_by_key(Fault::rank);
-    let (faults, mut origins) = (own.faults, own.origins);
-    origins.set(name.to_owned(), Origin::File { path, line: 1, column: 1 });
+    let (faults, origins) = (own.faults, own.origins);
     notes.included.extend(faults);
     notes.origins.extend(origins);
     book

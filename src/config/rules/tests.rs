@@ -97,7 +97,8 @@ fn a_rules_file_stands_beside_the_file_that_names_it() {
     let rules = &document.config.listeners[0].rules.as_ref().unwrap().rules;
     assert_eq!(rules[0].matcher, Matcher::Equals("*IDN?".to_owned()));
     let place = |key: &str| document.origins.of(key).to_string();
-    assert_eq!(place("listener[0].rules"), "dir/scpi.toml:1:1");
+    // The key stands in the file that names the other.
+    assert_eq!(place("listener[0].rules"), "dir/t.toml:3:9");
     assert_eq!(place("listener[0].rules.rule[0]"), "dir/scpi.toml:1:1");
     assert_eq!(place("listener[0].rules.rule[0].send"), "dir/scpi.toml:3:8");
     let value = document.config.settings().into_iter().find(|s| s.key == "listener[0].rules");
@@ -141,7 +142,7 @@ fn rules_and_their_responder_come_together() {
     );
     check_whole(
         "[[listener]]\nrules = \"scpi.toml\"\n",
-        &["dir/scpi.toml:1:1: listener[0].rules: it means nothing with responder = \"echo\""],
+        &["dir/t.toml:2:9: listener[0].rules: it means nothing with responder = \"echo\""],
     );
     // What was meant is not known here, so that only the word is at fault.
     for responder in ["\"rule\"", "5"] {
