@@ -7,6 +7,7 @@ mod load;
 #[cfg(any(test, fuzzing))]
 pub(super) mod written;
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 
@@ -143,12 +144,17 @@ fn read<'s>(notes: &mut Notes<'s>, table: &DeTable<'s>, path: &str) -> RuleBook 
         rules: Vec::new(),
     };
     let ignore_case = section.boolean("ignore_case").unwrap_or(false);
+    let mut unread = BTreeSet::new();
     match table.get("rule").map(|value| (value, value.get_ref())) {
         None => {}
         Some((_, DeValue::Array(tables))) => {
             for (index, value) in tables.iter().enumerate() {
                 let path = below(path, &format!("rule[{index}]"));
+                let before = notes.faults.len();
                 book.rules.push(rule(notes, value, path, ignore_case));
+                if notes.faults.len() > before {
+                    unread.insert(index);
+                }
             }
         }
         Some((value, other)) => {
@@ -159,13 +165,38 @@ fn read<'s>(notes: &mut Notes<'s>, table: &DeTable<'s>, path: &str) -> RuleBook 
     }
     let is_whole = notes.faults.len() == before;
     for fault in Rules::compile(&book).err().unwrap_or_default() {
-        // Of what was not read nobody knows what it would have set or answered. A pattern is wrong
-        // by itself.
-        if is_whole || (fault.key == "matches" && fault.at.is_some()) {
+        // Of what was not read nobody knows what it would have set or answered.
+        if is_whole || is_by_itself(&book, &fault, &unread) {
             blame(notes, table, path, &fault);
         }
     }
     book
+}
+
+/// Whether it would be a fault whatever the rest of the book says.
+fn is_by_itself(book: &RuleBook, fault: &RuleFault, unread: &BTreeSet<usize>) -> bool {
+    let Some((at, rule)) = fault.rule.and_then(|at| Some((at, book.rules.get(at)?))) else {
+        return false;
+    };
+    match fault.key {
+        "delay" | "jitter" | "times" => true,
+        "matches" if fault.at.is_some() => true,
+        "prefix" | "contains" | "matches" => matches!(
+            &rule.matcher,
+            Matcher::Prefix(text) | Matcher::Contains(text) | Matcher::Matches(text)
+                if text.is_empty()
+        ),
+        // What a capture may be the matcher says, if it could be read.
+        "send" | "set" if !unread.contains(&at) => {
+            let text = match &fault.entry {
+                Some(name) => rule.set.get(name),
+                None => rule.send.get(fault.index.unwrap_or(0)),
+            };
+            let hole = text.zip(fault.at).and_then(|(text, at)| text.get(at..));
+            hole.is_some_and(|hole| hole.starts_with("${"))
+        }
+        _ => false,
+    }
 }
 
 fn rule<'s>(

@@ -135,6 +135,26 @@ fn a_fault_in_a_rules_file_names_that_file_behind_those_of_the_file_that_names_i
 }
 
 #[test]
+fn what_could_not_be_read_hides_no_fault_that_stands_by_itself() {
+    check(
+        "[[listener.rules.rule]]\nequals = \"a\"\nsend = [\"1\", \"${1}\"]\n\
+         [[listener.rules.rule]]\nequals = \"b\"\nsnd = \"x\"\ndelay = \"25h\"\n\
+         [[listener.rules.rule]]\nprefix = \"\"\nset = { x = \"${2}\" }\n\
+         [[listener.rules.rule]]\nequals = 5\ntimes = 0\nsend = \"${1}\"\n\
+         [[listener.rules.rule]]\nequals = \"a\"\nsend = \"{y}\"\nwhen = { z = \"1\" }\n",
+        &[
+            "dir/t.toml:5:15: listener[0].rules.rule[0].send[1]: ${1} names nothing: `equals`",
+            "dir/t.toml:8:1: listener[0].rules.rule[1].snd: unknown key",
+            "dir/t.toml:9:9: listener[0].rules.rule[1].delay: ",
+            "dir/t.toml:11:10: listener[0].rules.rule[2].prefix: is empty",
+            "dir/t.toml:12:14: listener[0].rules.rule[2].set.x: ${2} names nothing: `prefix`",
+            "dir/t.toml:14:10: listener[0].rules.rule[3].equals: 5 is an integer",
+            "dir/t.toml:15:9: listener[0].rules.rule[3].times: 0 is out of range",
+        ],
+    );
+}
+
+#[test]
 fn rules_and_their_responder_come_together() {
     check_whole(
         "[[listener]]\nresponder = \"rules\"\n",
