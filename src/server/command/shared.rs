@@ -372,7 +372,7 @@ impl SharedProgram {
                 let pid = self.pid(key);
                 let (listener, text) = (&self.plan.name, ClientText::new(&line));
                 warn!(listener, pid, %text, "a process wrote a line that nobody asked for");
-                if let Some(proof) = &mut self.proof {
+                if let Some(proof) = self.proof.as_mut().filter(|_| !self.plan.is_trial) {
                     proof.note_unasked(&line);
                 }
                 self.deafen(key);

@@ -225,7 +225,8 @@ fn what_a_program_says_before_it_is_asked_is_no_answer_to_its_self_test() {
     check_start(&twice, keys, &["one", "and then", "two"]);
     // To a client of its own it may say what it likes.
     let keys = "mode = \"per_connection\"\nself_test = \"ping\"";
-    Server::start(&config(&sh(banner), "framing = \"line\"", keys));
+    let greeting = sh("read x; printf 'welcome\\n%s\\n' $x; cat");
+    Server::start(&config(&greeting, "framing = \"line\"", keys));
 }
 
 #[test]
