@@ -127,7 +127,14 @@ impl Server {
             gates: gates(config, &sockets),
             readiness: Arc::new(Readiness::new(config, &instruments)),
         };
-        let commands = commands::settle(config, programs, &mut posts, &instruments, &failures)?;
+        let commands = commands::settle(
+            config,
+            programs,
+            &mut posts,
+            &instruments,
+            &failures,
+            max_connections,
+        )?;
         for (post, own) in posts.iter_mut().zip(&commands.services) {
             post.conversations = conversations(config, &services, own);
         }

@@ -1,6 +1,8 @@
 //! Where the responder of a connection that has a process of its own and the worker's end of that
 //! process meet.
 
+use std::sync::atomic::AtomicBool;
+
 use parking_lot::Mutex;
 
 use crate::responder::{Address, Ticket};
@@ -16,6 +18,8 @@ pub(super) struct Conduit {
     /// The listener's place in the config.
     pub(super) listener: usize,
     pub(super) state: Mutex<State>,
+    /// The connection has ended: for the keeper, which takes no lock of a worker's.
+    pub(super) is_gone: AtomicBool,
 }
 
 #[derive(Default)]

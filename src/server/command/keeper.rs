@@ -6,15 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{TrySendError, bounded};
+use crossbeam_channel::{SendError, unbounded};
 use mio::{Poll, Waker};
 use parking_lot::Mutex;
 
 use super::order::{Order, ProcessId, ProgramGroups, Shared, SpawnError, WAKER};
 use super::processes::Processes;
-
-/// Orders that may wait; one more is refused.
-pub(super) const MAX_ORDERS: usize = 1024;
 
 /// The way to the keeper. Nothing here blocks.
 #[derive(Clone)]
@@ -29,26 +26,29 @@ pub(in crate::server) struct KeeperThread {
 }
 
 impl Keeper {
-    /// Starts the thread. `panicked` is told of each panic in it, and says whether to give up; the
+    /// Starts the thread. Of `max_waiting` connections the orders may wait. `panicked` is told of each panic in it, and says whether to give up; the
     /// processes are ended then.
     ///
     /// # Errors
     /// If the system gives no epoll set or no thread.
     pub(in crate::server) fn start(
+        max_waiting: usize,
         panicked: impl Fn() -> bool + Send + 'static,
     ) -> io::Result<(Self, KeeperThread)> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
-        let (orders, ordered) = bounded(MAX_ORDERS);
+        let ((orders, ordered), (waiting, behind)) = (unbounded(), unbounded());
         let shared = Arc::new(Shared {
             orders,
+            waiting,
+            max_waiting,
             ends: Mutex::default(),
             is_stopping: AtomicBool::new(false),
             groups: ProgramGroups::default(),
             waker,
         });
         let keeper = Self { shared: shared.clone() };
-        let mut processes = Processes::new(poll, shared, ordered);
+        let mut processes = Processes::new(poll, shared, [ordered, behind]);
         let thread = thread::Builder::new()
             .name("processes".to_owned())
             .spawn(move || processes.run(panicked))?;
@@ -57,10 +57,14 @@ impl Keeper {
 
     /// Has a process started; the order is told of the outcome, at once where it is refused.
     pub(in crate::server) fn spawn(&self, order: Order) {
-        match self.shared.orders.try_send(order) {
+        let Shared { orders, waiting, max_waiting, .. } = &*self.shared;
+        if order.connection.is_some() && waiting.len() >= *max_waiting {
+            return (order.started)(Err(SpawnError::Busy));
+        }
+        let lane = if order.connection.is_some() { waiting } else { orders };
+        match lane.send(order) {
             Ok(()) => self.wake(),
-            Err(TrySendError::Full(order)) => (order.started)(Err(SpawnError::Busy)),
-            Err(TrySendError::Disconnected(order)) => (order.started)(Err(SpawnError::Stopped)),
+            Err(SendError(order)) => (order.started)(Err(SpawnError::Stopped)),
         }
     }
 

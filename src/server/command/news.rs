@@ -5,13 +5,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::conduit::Conduit;
 use super::keeper::Keeper;
-use super::order::{Order, ProcessId, SpawnError, Started};
+use super::order::{IsThere, Order, ProcessId, SpawnError, Started};
 use super::pool::Key;
 use super::program::Program;
 
@@ -72,7 +73,7 @@ impl Reporter {
     pub(super) fn order(&self, keeper: &Keeper, listener: usize, key: Key, program: &Arc<Program>) {
         let started = move |result| News::Started(listener, key, result);
         let ended = move |status| News::Ended(listener, key, status);
-        self.spawn(keeper, program, Vec::new(), started, ended);
+        self.spawn(keeper, program, (Vec::new(), None), started, ended);
     }
 
     /// The same for one connection.
@@ -84,16 +85,18 @@ impl Reporter {
         environment: Vec<(String, String)>,
     ) {
         let until_its_end = conduit.clone();
+        let waits = conduit.clone();
+        let is_there: IsThere = Box::new(move || !waits.is_gone.load(Ordering::Relaxed));
         let started = move |result| News::RelayStarted(conduit, result);
         let ended = move |status| News::RelayEnded(until_its_end, status);
-        self.spawn(keeper, program, environment, started, ended);
+        self.spawn(keeper, program, (environment, Some(is_there)), started, ended);
     }
 
     fn spawn(
         &self,
         keeper: &Keeper,
         program: &Arc<Program>,
-        environment: Vec<(String, String)>,
+        (environment, connection): (Vec<(String, String)>, Option<IsThere>),
         started: impl FnOnce(Result<Started, SpawnError>) -> News + Send + 'static,
         ended: impl FnOnce(ExitStatus) -> News + Send + 'static,
     ) {
@@ -101,6 +104,7 @@ impl Reporter {
         keeper.spawn(Order {
             program: program.clone(),
             environment,
+            connection,
             started: Box::new(move |result| {
                 let process = result.as_ref().ok().map(|started| started.process);
                 if !first.tell(started(result))

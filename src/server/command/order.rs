@@ -38,9 +38,14 @@ pub(in crate::server) struct Order {
     pub(in crate::server) program: Arc<Program>,
     /// Added to the program's own.
     pub(in crate::server) environment: Vec<(String, String)>,
+    /// `None`: of a pool, which has a bound of its own and comes first.
+    pub(in crate::server) connection: Option<IsThere>,
     pub(in crate::server) started: Box<dyn FnOnce(Result<Started, SpawnError>) + Send>,
     pub(in crate::server) ended: Ended,
 }
+
+/// Whether the connection that a process is for is still there.
+pub(in crate::server) type IsThere = Box<dyn Fn() -> bool + Send>;
 
 pub(in crate::server) type Ended = Box<dyn FnOnce(ProcessId, ExitStatus) + Send>;
 
@@ -60,6 +65,9 @@ pub(in crate::server) enum SpawnError {
     /// Too many orders wait already.
     #[error("too many processes are being started")]
     Busy,
+    /// The connection that it was for has ended meanwhile.
+    #[error("its connection has ended")]
+    Unwanted,
     /// The server stops.
     #[error("the server stops")]
     Stopped,
@@ -70,7 +78,11 @@ pub(in crate::server) enum SpawnError {
 
 /// What the way to the keeper and its thread have in common.
 pub(super) struct Shared {
+    /// Of pools. The pools bound how many there are.
     pub(super) orders: Sender<Order>,
+    /// Of connections: up to `max_waiting`, and a few more where threads order at once.
+    pub(super) waiting: Sender<Order>,
+    pub(super) max_waiting: usize,
     /// Of whom the end is wanted. Never more than there are processes, so that it needs no bound.
     pub(super) ends: Mutex<BTreeSet<ProcessId>>,
     pub(super) is_stopping: AtomicBool,

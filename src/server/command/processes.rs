@@ -43,7 +43,8 @@ const EVENTS_A_TURN: usize = 256;
 pub(super) struct Processes {
     poll: Poll,
     shared: Arc<Shared>,
-    orders: Receiver<Order>,
+    /// Those of pools, which few connections or many wait for, and those of connections.
+    orders: [Receiver<Order>; 2],
     children: BTreeMap<usize, Child>,
     /// What is to be done for whom, and when. What has become needless is passed over.
     due: BTreeSet<(Instant, usize, Due)>,
@@ -67,7 +68,7 @@ enum Due {
 }
 
 impl Processes {
-    pub(super) fn new(poll: Poll, shared: Arc<Shared>, orders: Receiver<Order>) -> Self {
+    pub(super) fn new(poll: Poll, shared: Arc<Shared>, orders: [Receiver<Order>; 2]) -> Self {
         Self {
             poll,
             shared,
@@ -131,7 +132,7 @@ impl Processes {
     }
 
     fn wait(&self) -> Option<Duration> {
-        if !self.orders.is_empty() || !self.shared.ends.lock().is_empty() {
+        if !self.orders.iter().all(Receiver::is_empty) || !self.shared.ends.lock().is_empty() {
             return Some(Duration::ZERO);
         }
         let first = self.due.first().map(|(at, ..)| *at);
@@ -145,15 +146,19 @@ impl Processes {
     fn take_orders(&mut self) {
         let most = if self.stopping.is_some() { usize::MAX } else { SPAWNS_A_TURN };
         for _ in 0..most {
-            let Ok(order) = self.orders.try_recv() else { break };
+            let [first, behind] = &self.orders;
+            let Ok(order) = first.try_recv().or_else(|_| behind.try_recv()) else { break };
             self.take(order);
         }
     }
 
     fn take(&mut self, order: Order) {
-        let Order { program, environment, started, ended } = order;
+        let Order { program, environment, connection, started, ended } = order;
         if self.shared.is_stopping.load(Ordering::SeqCst) {
             return started(Err(SpawnError::Stopped));
+        }
+        if connection.is_some_and(|is_there| !is_there()) {
+            return started(Err(SpawnError::Unwanted));
         }
         let spawned = match spawn::spawn(&program, &environment) {
             Ok(spawned) => spawned,

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -57,6 +58,7 @@ impl Responder for Relay {
             address: ticket.address(),
             listener: exchange.listener,
             state: Mutex::new(State { opening: Some(ticket), ..State::default() }),
+            is_gone: AtomicBool::new(false),
         });
         self.conduit = Some(conduit.clone());
         self.tell(News::RelayOrdered);
@@ -95,6 +97,7 @@ impl Responder for Relay {
         let Some(conduit) = &self.conduit else { return };
         let mut state = conduit.state.lock();
         state.is_over = true;
+        conduit.is_gone.store(true, Ordering::Relaxed);
         state.input = None;
         let tickets = [state.opening.take(), state.blocked.take(), state.finishing.take()];
         tickets.into_iter().flatten().for_each(Ticket::forgo);

@@ -119,6 +119,7 @@ impl Relays {
         let plan = &self.plans[&conduit.listener];
         let Started { process, input, output } = match result {
             Ok(started) => started,
+            Err(SpawnError::Unwanted) => return self.remove(place),
             Err(error) => {
                 warn!(listener = plan.name, %error, "a process could not be started");
                 plan.instruments.start_failed();

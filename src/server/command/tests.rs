@@ -22,6 +22,9 @@ use super::{Keeper, KeeperThread, Program, Setup};
 /// Nothing here takes that long; a test that waits longer has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Orders of connections that may wait.
+const MAX_WAITING: usize = 20;
+
 /// A keeper, and what it tells.
 struct Stage {
     keeper: Keeper,
@@ -40,7 +43,7 @@ struct Running {
 
 impl Stage {
     fn new() -> Self {
-        let (keeper, thread) = Keeper::start(|| true).unwrap();
+        let (keeper, thread) = Keeper::start(MAX_WAITING, || true).unwrap();
         Self { keeper, thread, lines: Arc::default() }
     }
 
@@ -74,6 +77,7 @@ impl Stage {
         self.keeper.spawn(Order {
             program: program.clone(),
             environment: environment.iter().map(owned).collect(),
+            connection: None,
             started: Box::new(move |outcome| told.send(outcome).unwrap()),
             ended: Box::new(move |process, status| {
                 // The test may be over before the process is.

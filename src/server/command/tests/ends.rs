@@ -120,6 +120,7 @@ fn fifty(stage: &Stage, ends: &Arc<AtomicUsize>) -> Vec<OwnedFd> {
         stage.keeper.spawn(Order {
             program: program.clone(),
             environment: Vec::new(),
+            connection: None,
             started: Box::new(move |outcome| told.send(outcome).unwrap()),
             ended: Box::new(move |_, _| {
                 ends.fetch_add(1, Ordering::SeqCst);
@@ -157,6 +158,7 @@ fn a_stop_with_fifty_processes_takes_two_seconds_and_leaves_none() {
     order.spawn(Order {
         program: Arc::new(Program::resolve("main", &program(&["true"]), |_| {}).unwrap()),
         environment: Vec::new(),
+        connection: None,
         started: Box::new(move |outcome| told.send(outcome).unwrap()),
         ended: Box::new(|_, _| {}),
     });

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::super::order::IsThere;
 use super::*;
 
 #[track_caller]
@@ -112,35 +113,47 @@ fn what_the_system_refuses_is_told_with_its_number_and_leaves_nothing() {
 }
 
 #[test]
-fn orders_beyond_the_bound_are_refused_at_once_and_none_is_forgotten() {
+fn connections_wait_up_to_their_bound_and_behind_pools_and_none_is_forgotten() {
     let stage = Stage::new();
-    let nothing = stage.program(&program(&["true"]));
     let (told, outcomes) = unbounded();
     let (release, released) = unbounded::<()>();
-    let order = |started: Box<dyn FnOnce(Result<Started, SpawnError>) + Send>| {
-        let ended = Box::new(|_, _| {});
-        Order { program: nothing.clone(), environment: Vec::new(), started, ended }
-    };
     let (reached, held) = unbounded();
-    stage.keeper.spawn(order(Box::new(move |_| {
-        reached.send(()).unwrap();
-        let _ = released.recv();
-    })));
-    held.recv_timeout(PATIENCE).unwrap();
     let missing = Arc::new(Program { file: "/no/such/file".into(), ..resolved() });
-    for _ in 0..crate::server::command::keeper::MAX_ORDERS + 1 {
+    let order = |connection: Option<IsThere>, name: usize| {
         let told = told.clone();
-        let started = Box::new(move |outcome| told.send(outcome).unwrap());
-        stage.keeper.spawn(Order { program: missing.clone(), ..order(started) });
-    }
-    assert!(matches!(outcomes.try_recv().unwrap(), Err(SpawnError::Busy)));
+        stage.keeper.spawn(Order {
+            program: missing.clone(),
+            environment: Vec::new(),
+            connection,
+            started: Box::new(move |outcome| told.send((name, outcome.unwrap_err())).unwrap()),
+            ended: Box::new(|_, _| {}),
+        });
+    };
+    stage.keeper.spawn(Order {
+        program: missing.clone(),
+        environment: Vec::new(),
+        connection: None,
+        started: Box::new(move |_| {
+            reached.send(()).unwrap();
+            let _ = released.recv();
+        }),
+        ended: Box::new(|_, _| {}),
+    });
+    held.recv_timeout(PATIENCE).unwrap();
+    // The last one of those that wait is gone when its turn comes.
+    (1..=MAX_WAITING).for_each(|name| order(Some(Box::new(move || name != MAX_WAITING)), name));
     assert!(outcomes.is_empty());
+    order(Some(Box::new(|| true)), MAX_WAITING + 1);
+    assert!(matches!(outcomes.try_recv().unwrap(), (_, SpawnError::Busy)));
+    order(None, 0);
     drop(release);
-    for _ in 0..crate::server::command::keeper::MAX_ORDERS {
-        let outcome = outcomes.recv_timeout(PATIENCE).expect("each is told");
-        let Err(SpawnError::System(error)) = outcome else { panic!("{outcome:?}") };
-        assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    for name in 0..MAX_WAITING {
+        let (told, error) = outcomes.recv_timeout(PATIENCE).expect("each is told");
+        assert!(matches!(error, SpawnError::System(_)), "{error}");
+        assert_eq!(told, name);
     }
+    let last = outcomes.recv_timeout(PATIENCE).expect("each is told");
+    assert!(matches!(last, (MAX_WAITING, SpawnError::Unwanted)), "{last:?}");
 }
 
 fn resolved() -> Program {
@@ -152,13 +165,14 @@ fn a_panic_in_what_is_told_costs_no_process_and_the_thread_gives_up_when_it_is_t
     let panics = Arc::new(AtomicU64::new(0));
     let counted = panics.clone();
     let (keeper, thread) =
-        Keeper::start(move || counted.fetch_add(1, Ordering::SeqCst) == 1).unwrap();
+        Keeper::start(0, move || counted.fetch_add(1, Ordering::SeqCst) == 1).unwrap();
     let stage = Stage { keeper, thread, lines: Arc::default() };
     let mut cat = stage.spawn(&program(&["cat"]));
     let panicking = || {
         stage.keeper.spawn(Order {
             program: stage.program(&program(&["true"])),
             environment: Vec::new(),
+            connection: None,
             started: Box::new(|_| panic!("one that the test wants")),
             ended: Box::new(|_, _| {}),
         });
