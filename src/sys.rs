@@ -7,7 +7,7 @@ use std::io;
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, RawDir, open};
@@ -181,6 +181,23 @@ pub(crate) struct Child<'a> {
     pub(crate) limits: &'a [(Resource, Rlimit)],
 }
 
+/// What a [`Child`] does before it runs, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Step {
+    /// It is made, and its descriptors and signals are arranged.
+    Begin,
+    Account,
+    Directory,
+    Limits,
+    Execute,
+}
+
+impl Step {
+    const ALL: [Self; 5] =
+        [Self::Begin, Self::Account, Self::Directory, Self::Limits, Self::Execute];
+}
+
 /// A [`Child`] with what it needs made ready, for it must not allocate.
 struct Birth<'a> {
     child: &'a Child<'a>,
@@ -189,6 +206,14 @@ struct Birth<'a> {
     parent: Pid,
     /// What it failed with before it executed the program; 0 = nothing.
     failed: AtomicI32,
+    /// The [`Step`] that it has reached.
+    step: AtomicU8,
+}
+
+impl Birth<'_> {
+    fn reach(&self, step: Step) {
+        self.step.store(step as u8, Ordering::Relaxed);
+    }
 }
 
 /// Enough for the few frames of [`be_born`] without optimization.
@@ -203,14 +228,15 @@ const CHILD_STACK_BYTES: usize = 64 * 1024;
 /// fork(2) takes 76 ms, and makes other threads wait for page faults as long.
 ///
 /// # Errors
-/// Those of clone(2), of whatever the child does, and of execve(2).
-pub(crate) fn spawn(child: &Child<'_>) -> io::Result<(Pid, OwnedFd)> {
+/// Those of clone(2), of whatever the child does, and of execve(2), with where it failed.
+pub(crate) fn spawn(child: &Child<'_>) -> Result<(Pid, OwnedFd), (Step, io::Error)> {
     let birth = Birth {
         child,
         arguments: pointers(child.arguments),
         environment: pointers(child.environment),
         parent: getpid(),
         failed: AtomicI32::new(0),
+        step: AtomicU8::new(Step::Begin as u8),
     };
     let mut stack = vec![0_u128; CHILD_STACK_BYTES / mem::size_of::<u128>()];
     let mut pidfd: libc::c_int = -1;
@@ -238,7 +264,7 @@ pub(crate) fn spawn(child: &Child<'_>) -> io::Result<(Pid, OwnedFd)> {
         // could look into ours; it would take /proc/self from us, too.
         let _ = set_dumpable_behavior(dumpable);
     }
-    let Some(pid) = Pid::from_raw(pid.max(0)) else { return Err(error) };
+    let Some(pid) = Pid::from_raw(pid.max(0)) else { return Err((Step::Begin, error)) };
     // SAFETY: the kernel has just made it, close-on-exec, and nobody else knows of it.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     match birth.failed.load(Ordering::Relaxed) {
@@ -248,7 +274,8 @@ pub(crate) fn spawn(child: &Child<'_>) -> io::Result<(Pid, OwnedFd)> {
             while let Err(Errno::INTR) = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)
             {
             }
-            Err(io::Error::from_raw_os_error(failed))
+            let step = Step::ALL[usize::from(birth.step.load(Ordering::Relaxed))];
+            Err((step, io::Error::from_raw_os_error(failed)))
         }
     }
 }
@@ -261,9 +288,10 @@ fn pointers(texts: &[CString]) -> Vec<*const libc::c_char> {
 extern "C" fn be_born(birth: *mut libc::c_void) -> libc::c_int {
     // SAFETY: `spawn` passes a `Birth` that lives until we execute or end.
     let birth = unsafe { &*birth.cast_const().cast::<Birth<'_>>() };
-    let error = match prepare_myself(birth.child, birth.parent) {
+    let error = match prepare_myself(birth) {
         Err(error) => error.raw_os_error(),
         Ok(()) => {
+            birth.reach(Step::Execute);
             // SAFETY: the lists end with a null pointer and, as the texts do, live in `spawn`.
             unsafe {
                 libc::execve(
@@ -280,7 +308,8 @@ extern "C" fn be_born(birth: *mut libc::c_void) -> libc::c_int {
 }
 
 /// Runs in the child, on the memory of its parent.
-fn prepare_myself(child: &Child<'_>, parent: Pid) -> rustix::io::Result<()> {
+fn prepare_myself(birth: &Birth<'_>) -> rustix::io::Result<()> {
+    let child = birth.child;
     setsid()?;
     reset_signals();
     for (number, descriptor) in (0..).zip(&child.standard) {
@@ -291,6 +320,7 @@ fn prepare_myself(child: &Child<'_>, parent: Pid) -> rustix::io::Result<()> {
     }
     // Before the limits, for it may need a descriptor.
     close_on_exec_from(libc::STDERR_FILENO + 1)?;
+    birth.reach(Step::Account);
     if child.drops_groups {
         set_thread_groups(&[])?;
     }
@@ -300,16 +330,18 @@ fn prepare_myself(child: &Child<'_>, parent: Pid) -> rustix::io::Result<()> {
     if let Some(user) = child.user {
         set_thread_uid(user)?;
     }
+    birth.reach(Step::Directory);
     if let Some(directory) = child.directory {
         chdir(directory)?;
     }
+    birth.reach(Step::Limits);
     for (resource, limit) in child.limits {
         setrlimit(*resource, *limit)?;
     }
     // After the change of user, which would undo it.
     set_parent_process_death_signal(Some(Signal::TERM))?;
     // The parent may have died before.
-    if getppid() == Some(parent) { Ok(()) } else { Err(Errno::SRCH) }
+    if getppid() == Some(birth.parent) { Ok(()) } else { Err(Errno::SRCH) }
 }
 
 fn last_errno() -> Errno {

@@ -74,6 +74,14 @@ pub(in crate::server) enum SpawnError {
     /// The system said no, as where a limit on processes, descriptors or memory is reached.
     #[error("{0}")]
     System(#[from] io::Error),
+    /// The same, once it was under way.
+    #[error("{what}: {source}")]
+    Step {
+        /// What failed.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
 }
 
 /// What the way to the keeper and its thread have in common.

@@ -162,7 +162,7 @@ impl Processes {
         }
         let spawned = match spawn::spawn(&program, &environment) {
             Ok(spawned) => spawned,
-            Err(error) => return started(Err(error.into())),
+            Err(error) => return started(Err(error)),
         };
         let Spawned { pid, pidfd, input, output, standard_error } = spawned;
         let id = ProcessId { number: self.next, pid: pid.as_raw_pid().cast_unsigned() };

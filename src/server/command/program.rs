@@ -55,6 +55,8 @@ pub(in crate::server) struct Program {
     pub(super) environment: Vec<(OsString, OsString)>,
     /// `None` = talkback's own.
     pub(super) directory: Option<PathBuf>,
+    /// As whom it runs, as the end of a sentence; empty = as talkback itself.
+    pub(super) account: String,
     /// `None` = talkback's own.
     pub(super) user: Option<u32>,
     /// `None` = talkback's own.
@@ -138,6 +140,7 @@ impl Program {
             argv: setup.argv.clone(),
             environment,
             directory,
+            account: account(setup),
             user,
             group,
             // Who has no right to change them runs as itself.
@@ -145,6 +148,15 @@ impl Program {
             limits: limits(setup)?,
             count_lines: Box::new(count_lines),
         })
+    }
+}
+
+fn account(setup: &Setup) -> String {
+    match (setup.user.as_str(), setup.group.as_str()) {
+        ("", "") => String::new(),
+        ("", group) => format!(" as group {group}"),
+        (user, "") => format!(" as user {user}"),
+        (user, group) => format!(" as user {user} and group {group}"),
     }
 }
 

@@ -6,12 +6,14 @@ use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 use rustix::io::{Errno, fcntl_dupfd_cloexec, ioctl_fionbio};
 use rustix::process::{Gid, Pid, Signal, Uid, WaitId, WaitIdOptions, kill_process_group, waitid};
 
+use super::order::SpawnError;
 use super::program::Program;
-use crate::sys;
+use crate::sys::{self, Step};
 
 /// A process, and our ends of what leads to it: non-blocking, close-on-exec.
 #[derive(Debug)]
@@ -29,11 +31,12 @@ pub(super) struct Spawned {
 /// # Errors
 /// Those of the system: a limit on processes, memory or descriptors, or the program cannot be
 /// executed after all.
-pub(super) fn spawn(program: &Program, added: &[(String, String)]) -> io::Result<Spawned> {
-    let file = CString::new(program.file.as_os_str().as_bytes())?;
-    let arguments = program.argv.iter().map(|part| CString::new(part.as_str()));
+pub(super) fn spawn(program: &Program, added: &[(String, String)]) -> Result<Spawned, SpawnError> {
+    let text = |bytes: &[u8]| CString::new(bytes).map_err(io::Error::from);
+    let file = text(program.file.as_os_str().as_bytes())?;
+    let arguments = program.argv.iter().map(|part| text(part.as_bytes()));
     let directory = program.directory.as_ref();
-    let directory = directory.map(|path| CString::new(path.as_os_str().as_bytes())).transpose()?;
+    let directory = directory.map(|path| text(path.as_os_str().as_bytes())).transpose()?;
     let (their_input, input) = io::pipe()?;
     let (output, their_output) = io::pipe()?;
     let (standard_error, their_error) = io::pipe()?;
@@ -41,15 +44,15 @@ pub(super) fn spawn(program: &Program, added: &[(String, String)]) -> io::Result
     let theirs = theirs.map(out_of_the_way);
     let [Ok(their_input), Ok(their_output), Ok(their_error)] = &theirs else {
         let error = theirs.into_iter().find_map(Result::err);
-        return Err(error.unwrap_or(Errno::IO).into());
+        return Err(io::Error::from(error.unwrap_or(Errno::IO)).into());
     };
     let (input, output) = (OwnedFd::from(input), OwnedFd::from(output));
     let standard_error = OwnedFd::from(standard_error);
     // Each end of a pipe has a mode of its own: the child's ends go on blocking.
     for end in [&input, &output, &standard_error] {
-        ioctl_fionbio(end, true)?;
+        ioctl_fionbio(end, true).map_err(io::Error::from)?;
     }
-    let (pid, pidfd) = sys::spawn(&sys::Child {
+    let made = sys::spawn(&sys::Child {
         file: &file,
         arguments: &arguments.collect::<Result<Vec<_>, _>>()?,
         environment: &environment(program, added)?,
@@ -59,8 +62,27 @@ pub(super) fn spawn(program: &Program, added: &[(String, String)]) -> io::Result
         group: program.group.map(Gid::from_raw),
         drops_groups: program.drops_groups,
         limits: &program.limits,
+    });
+    let (pid, pidfd) = made.map_err(|(step, source)| {
+        let what = what_failed(step, program);
+        SpawnError::Step { what, source }
     })?;
     Ok(Spawned { pid, pidfd, input, output, standard_error })
+}
+
+/// What it could not do, and as whom: the rights of another user show only when it is tried.
+fn what_failed(step: Step, program: &Program) -> String {
+    let account = &program.account;
+    match step {
+        Step::Begin => "cannot make a process".to_owned(),
+        Step::Account => format!("cannot run{account}"),
+        Step::Directory => {
+            let directory = program.directory.as_deref().unwrap_or(Path::new(""));
+            format!("cannot enter {}{account}", directory.display())
+        }
+        Step::Limits => "cannot set its limits".to_owned(),
+        Step::Execute => format!("cannot execute {}{account}", program.file.display()),
+    }
 }
 
 /// The child puts its ends in the places of the standard ones, where none of them may be before.

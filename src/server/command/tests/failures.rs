@@ -101,7 +101,7 @@ fn what_the_system_refuses_is_told_with_its_number_and_leaves_nothing() {
         let outcome = stage.try_spawn(&cat, &[]);
         setrlimit(Resource::Nofile, limit).unwrap();
         match outcome {
-            Err(SpawnError::System(error)) => {
+            Err(SpawnError::System(error) | SpawnError::Step { source: error, .. }) => {
                 assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{more}");
             }
             Err(other) => panic!("{other}"),
@@ -110,6 +110,30 @@ fn what_the_system_refuses_is_told_with_its_number_and_leaves_nothing() {
         eventually("nothing is left", || open() == before && children().unwrap().is_empty());
     }
     assert!(stage.try_spawn(&cat, &[]).is_ok());
+}
+
+#[test]
+fn what_another_user_may_not_is_told_with_the_step_the_path_and_the_user() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let stage = Stage::new();
+    let directory = tempfile::tempdir().unwrap();
+    let ours = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(directory.path(), ours).unwrap();
+    let file = directory.path().join("app");
+    std::fs::copy("/bin/true", &file).unwrap();
+    let name = file.to_str().unwrap();
+    let as_nobody = |setup: Setup| Setup { user: "nobody".to_owned(), ..setup };
+    let check = |setup: Setup, expected: &str| {
+        let error = stage.try_spawn(&stage.program(&setup), &[]).err().expect("it does not start");
+        assert_eq!(error.to_string(), format!("{expected}: Permission denied (os error 13)"));
+    };
+    let expected = format!("cannot execute {name} as user nobody");
+    check(as_nobody(program(&[name])), &expected);
+    let setup = Setup { directory: directory.path().to_owned(), ..program(&["true"]) };
+    let expected = format!("cannot enter {} as user nobody", directory.path().display());
+    check(as_nobody(setup), &expected);
 }
 
 #[test]
@@ -149,7 +173,7 @@ fn connections_wait_up_to_their_bound_and_behind_pools_and_none_is_forgotten() {
     drop(release);
     for name in 0..MAX_WAITING {
         let (told, error) = outcomes.recv_timeout(PATIENCE).expect("each is told");
-        assert!(matches!(error, SpawnError::System(_)), "{error}");
+        assert!(matches!(error, SpawnError::Step { .. }), "{error}");
         assert_eq!(told, name);
     }
     let last = outcomes.recv_timeout(PATIENCE).expect("each is told");
@@ -200,6 +224,6 @@ fn where_sigchld_is_ignored_ends_are_told_though_not_how() {
     cat.end();
     cat.status();
     let missing = Arc::new(Program { file: "/no/such/file".into(), ..resolved() });
-    assert!(matches!(stage.try_spawn(&missing, &[]), Err(SpawnError::System(_))));
+    assert!(matches!(stage.try_spawn(&missing, &[]), Err(SpawnError::Step { .. })));
     assert_eq!(children().unwrap(), [""; 0]);
 }
