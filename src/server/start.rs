@@ -127,14 +127,7 @@ impl Server {
             gates: gates(config, &sockets),
             readiness: Arc::new(Readiness::new(config, &instruments)),
         };
-        let commands = commands::settle(
-            config,
-            programs,
-            &mut posts,
-            &instruments,
-            &failures,
-            max_connections,
-        )?;
+        let commands = commands::settle(config, programs, &mut posts, &instruments, &failures)?;
         for (post, own) in posts.iter_mut().zip(&commands.services) {
             post.conversations = conversations(config, &services, own);
         }

@@ -26,7 +26,9 @@ pub(in crate::server) struct KeeperThread {
 }
 
 impl Keeper {
-    /// Starts the thread. Of `max_waiting` connections the orders may wait. `panicked` is told of each panic in it, and says whether to give up; the
+    /// Starts the thread. Of `max_waiting` connections the orders may wait.
+    ///
+    /// `panicked` is told of each panic in it, and says whether to give up; the
     /// processes are ended then.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, unbounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::order::{Order, ProcessId, SpawnError, Started};
+use super::order::{IsThere, Order, ProcessId, SpawnError, Started};
 use super::{Keeper, KeeperThread, Program, Setup};
 
 /// Nothing here takes that long; a test that waits longer has failed.

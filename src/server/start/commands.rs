@@ -54,13 +54,12 @@ pub(super) fn settle(
     posts: &mut [Post],
     instruments: &Arc<Instruments>,
     failures: &Arc<Failures>,
-    max_connections: usize,
 ) -> Result<Commands, StartError> {
     let services = vec![BTreeMap::new(); posts.len()];
     if programs.is_empty() {
         return Ok(Commands { services, ..Commands::default() });
     }
-    let (keeper, thread) = start_keeper(max_connections, instruments.clone(), failures.clone())?;
+    let (keeper, thread) = start_keeper(instruments.clone(), failures.clone())?;
     let mut commands = Commands { services, keeper: Some(thread), ..Commands::default() };
     for (turn, (index, program)) in programs.into_iter().enumerate() {
         let listener = &config.listeners[index];
@@ -155,10 +154,11 @@ pub(super) fn await_proofs(proofs: Vec<(String, Proven)>) -> Result<(), StartErr
 }
 
 fn start_keeper(
-    max_connections: usize,
     instruments: Arc<Instruments>,
     failures: Arc<Failures>,
 ) -> Result<(Keeper, KeeperThread), StartError> {
+    let max_connections =
+        usize::try_from(instruments.connections_limit.get()).unwrap_or(usize::MAX);
     let panicked = move || {
         instruments.worker_panics.inc();
         failures.note(Instant::now())

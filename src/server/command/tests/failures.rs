@@ -4,7 +4,6 @@ use std::os::unix::fs::PermissionsExt;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::super::order::IsThere;
 use super::*;
 
 #[track_caller]
