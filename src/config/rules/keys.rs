@@ -2,7 +2,7 @@
 
 use crate::config::reference::{Allowed, Key, key, table_of};
 
-use Allowed::{Boolean, Duration, Form, Integer, Text, Word};
+use Allowed::{Boolean, Form, Integer, Text, Word};
 
 pub(super) const FAULTS: &[&str] = &["reset", "half", "stall", "garbage"];
 /// The keys that say which messages a rule answers.
@@ -10,6 +10,11 @@ pub(super) const MATCHERS: [&str; 4] = ["equals", "prefix", "contains", "matches
 
 const TEXTS: &str = "a string, or a list of them";
 const NAMED_TEXTS: &str = "a table of strings, such as { mode = \"data\" }";
+/// The compiler's bound is one for both.
+const DELAY: &str = "a string of an integer and one of us ms s m h, such as \"50ms\", up to \
+                     \"24h\" together with jitter; \"0s\" = at once";
+const JITTER: &str = "a string of an integer and one of us ms s m h, such as \"50ms\", up to \
+                      \"24h\" together with delay; \"0s\" = none";
 const PROBABILITY: &str = "a number from 0.000001 to 1, such as 0.25";
 
 #[rustfmt::skip] // One key a row, as in the reference of the whole file.
@@ -43,9 +48,9 @@ static KEYS: &[Key] = &[
         "after so many answers on a connection the rule is passed over; left out = never"),
     key("rule.send", Form(TEXTS), "",
         "the reply, a list's texts in turn; \"\" = an empty line; left out = no reply"),
-    key("rule.delay", Duration("at once"), r#""0s""#,
+    key("rule.delay", Form(DELAY), r#""0s""#,
         "the answer comes so much later, and the client's next messages wait"),
-    key("rule.jitter", Duration("none"), r#""0s""#,
+    key("rule.jitter", Form(JITTER), r#""0s""#,
         "and by chance up to so much later again"),
     key("rule.close", Boolean, "false",
         "the connection closes behind the reply"),

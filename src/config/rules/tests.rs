@@ -155,6 +155,18 @@ fn what_could_not_be_read_hides_no_fault_that_stands_by_itself() {
 }
 
 #[test]
+fn what_is_said_to_be_allowed_for_a_delay_is_taken_and_no_more() {
+    for key in ["delay", "jitter"] {
+        let refused = read_keys(&format!("rules.rule = [{{ {key} = 5 }}]")).faults;
+        let [fault] = &refused[..] else { panic!("{refused:?}") };
+        assert!(fault.to_string().contains("up to \"24h\""), "{fault}");
+        let longest = |time: &str| format!("rules.rule = [{{ {key} = \"{time}\" }}]");
+        book(&longest("24h"));
+        check(&longest("1441m"), &[&format!("dir/t.toml:3:{}", 20 + key.len())]);
+    }
+}
+
+#[test]
 fn rules_and_their_responder_come_together() {
     check_whole(
         "[[listener]]\nresponder = \"rules\"\n",
