@@ -67,10 +67,9 @@ impl<'a> LineEnds<'a> {
 
     /// The text without one line end at its end, and with the terminator for each other one.
     pub(super) fn settle(self, text: &str) -> String {
-        let kept = text.strip_suffix('\n').unwrap_or(text);
-        // Whoever wrote a whole line end meant no other than whoever wrote a line feed.
-        let is_whole = self.terminator.is_some() && kept.len() < text.len();
-        self.replace(if is_whole { kept.strip_suffix('\r').unwrap_or(kept) } else { kept })
+        // What a file sends must not depend on whether its own lines end in CR LF.
+        let kept = text.strip_suffix("\r\n").or(text.strip_suffix('\n'));
+        self.replace(kept.unwrap_or(text))
     }
 
     fn replace(self, text: &str) -> String {

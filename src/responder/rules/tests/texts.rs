@@ -111,7 +111,9 @@ fn line_ends_that_the_author_wrote_become_the_terminator() {
     for terminator in [None, Some("")] {
         check_ends(terminator, "1\n2\n", "1\n2");
         check_ends(terminator, "1\n\n", "1\n");
-        check_ends(terminator, "1\r\n", "1\r");
+        check_ends(terminator, "1\r\n", "1");
+        check_ends(terminator, "1\r", "1\r");
+        check_ends(terminator, "1\r\n\r\n", "1\r\n");
         check_ends(terminator, "<${1}>\n", "<a\nb\n>");
     }
     check_ends(Some("\r\n"), "1\n2\n", "1\r\n2\r\n");
