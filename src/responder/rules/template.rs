@@ -246,7 +246,8 @@ fn hole(rest: &str, scope: &Scope<'_>) -> Result<(Part, usize), (String, usize)>
 }
 
 fn capture(written: &str, name: &str, scope: &Scope<'_>) -> Result<Part, String> {
-    let number = name.parse::<usize>().ok().filter(|_| !name.starts_with('+'));
+    // A number has one way to be written: 01 is as likely a slip as meant.
+    let number = name.parse::<usize>().ok().filter(|number| number.to_string() == name);
     let refused = |who: &str, most: usize| match most {
         1 => Err(format!("{written} names nothing: {who} captures ${{1}} alone")),
         _ => Err(format!("{written} names nothing: {who} captures ${{1}} to ${{{most}}}")),

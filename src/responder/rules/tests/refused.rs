@@ -72,6 +72,14 @@ fn a_capture_that_the_matcher_has_not_is_a_fault() {
     check(prefix("a"), "names nothing: `prefix` captures ${1} alone");
     check(matches("a(b)"), "is no group of the pattern, which has ${0} to ${1}");
     check(matches("a"), "is no group of the pattern, which has ${0} alone");
+    for (written, rule, said) in [
+        ("${01}", prefix("a"), "names nothing: `prefix` captures ${1} alone"),
+        ("${002}", contains("a"), "names nothing: `contains` captures ${1} to ${2}"),
+        ("${+1}", matches("a(b)"), "is no group of the pattern, which has ${0} to ${1}"),
+        ("${00}", matches("a(b)"), "is no group of the pattern, which has ${0} to ${1}"),
+    ] {
+        check_rule(rule.sends(written), [&format!("rule[1]: send, byte 0: {written} {said}")]);
+    }
     is_taken([contains("a").sends("${1}${2}"), matches("(a)(?<b>b)").sends("${0}${1}${2}${b}")]);
     check_rule(
         contains("a").sends("${0}"),
