@@ -275,7 +275,8 @@ impl Filling for Moment<'_, '_> {
     }
 
     fn write_time(&mut self, out: &mut impl Write) -> fmt::Result {
-        write!(out, "{}", Timestamp(self.context.unix_time()))
+        let sent = self.context.unix_time() + self.context.delayed();
+        write!(out, "{}", Timestamp(sent))
     }
 
     fn random(&mut self) -> u64 {

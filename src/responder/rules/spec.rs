@@ -8,10 +8,10 @@ use std::time::Duration;
 /// All that a listener with rules needs to answer its clients.
 ///
 /// `greeting`, `default`, and a rule's `send` and `set` are texts with holes: `${1}` and `${name}`
-/// are what the rule's matcher captured, `{message}`, `{peer}`, `{time}` (RFC 3339, UTC), `{count}`
-/// (the number of the message on its connection, from 1) and `{random:1..6}` (both ends included)
-/// what their names say, and `{NAME}` is a variable of the connection's state. `{{` and `}}` are
-/// braces.
+/// are what the rule's matcher captured, `{message}`, `{peer}`, `{time}` (RFC 3339, UTC; in `send`
+/// with the rule's delay, in `set` without), `{count}` (the number of the message on its
+/// connection, from 1) and `{random:1..6}` (both ends included) what their names say, and `{NAME}`
+/// is a variable of the connection's state. `{{` and `}}` are braces.
 ///
 /// A line feed inside a text becomes the terminator; one at its very end is dropped, so that
 /// TOML's multi-line strings read well.

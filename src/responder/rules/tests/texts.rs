@@ -22,6 +22,16 @@ fn captures_fill_what_is_sent() {
 }
 
 #[test]
+fn the_time_of_a_delayed_reply_is_that_of_its_sending() {
+    let (delay, jitter) = (Duration::from_millis(1500), Duration::from_secs(1));
+    let late = Rule { delay, jitter, ..equals("late").sends("{time} {asked}") };
+    let mut conversation = Conversation::new(&book([late.sets("asked", "{time}")]));
+    conversation.surroundings.numbers = [u64::MAX].into();
+    let said = "2026-11-22T22:30:07.750Z 2026-11-22T22:30:05.250Z";
+    assert_eq!(conversation.say("late").unwrap(), said);
+}
+
+#[test]
 fn built_in_holes_are_filled() {
     let rules = [
         equals("who").sends("{peer} {count}"),
