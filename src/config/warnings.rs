@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{Command, CommandMode, Config, DEFAULT_MAX_CONNECTIONS, ShowConnections};
-use crate::responder::rules::{Matcher, Rule};
+use crate::responder::rules::{Matcher, Rule, RuleBook};
 use crate::wire::Framing;
 
 /// Descriptors that every process needs besides its sockets: standard streams, log, epoll, signals
@@ -165,10 +165,20 @@ impl Config {
         }
     }
 
-    /// Who forgets the framing sees no rule answer a client that sends lines.
+    /// Who forgets the rules sees nothing answer, who forgets the framing no rule that answers a
+    /// client that sends lines.
     fn warn_of_rules(&self, warnings: &mut Vec<Warning>) {
         let is_whole = |rule: &Rule| matches!(rule.matcher, Matcher::Equals(_));
         for (index, listener) in self.listeners.iter().enumerate() {
+            let is_mute = |book: &RuleBook| {
+                book.rules.is_empty() && book.greeting.is_none() && book.default.is_empty()
+            };
+            if listener.rules.as_ref().is_some_and(is_mute) {
+                let text = "no rule, no greeting and no default: nothing is ever sent, as by \
+                            responder = \"discard\"";
+                let key = format!("listener[{index}].rules");
+                warnings.push(Warning { key, text: text.to_owned(), effect: Effect::Runs });
+            }
             let rules = listener.rules.iter().flat_map(|book| &book.rules);
             if listener.framing == Framing::Raw && rules.into_iter().any(is_whole) {
                 let text = "\"raw\", where a message is whatever one receive returns, with its \
@@ -242,7 +252,6 @@ impl Config {
 mod tests {
     use super::*;
     use crate::config::{Limits, Metrics};
-    use crate::responder::rules::RuleBook;
 
     const HOST: Host = Host { somaxconn: Some(4096), descriptors: Some(1 << 20), workers: 2 };
 
@@ -293,6 +302,20 @@ mod tests {
         );
         check(&of(Framing::Line, equals()), HOST, &[]);
         check(&of(Framing::Raw, Matcher::Prefix("a".to_owned())), HOST, &[]);
+    }
+
+    #[test]
+    fn rules_that_never_say_anything_want_one() {
+        let of = |book| with(|config| config.listeners[0].rules = Some(book));
+        let said = "listener[0].rules: no rule, no greeting and no default";
+        check(&of(RuleBook::default()), HOST, &[said]);
+        let text = || "a".to_owned();
+        let greets = RuleBook { greeting: Some(text()), ..RuleBook::default() };
+        let default = RuleBook { default: vec![text()], ..RuleBook::default() };
+        let rule = RuleBook { rules: vec![Rule::default()], ..RuleBook::default() };
+        for book in [greets, default, rule] {
+            check(&of(book), HOST, &[]);
+        }
     }
 
     #[test]
