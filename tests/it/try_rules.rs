@@ -218,6 +218,23 @@ fn a_fault_is_told_with_what_is_left_of_the_answer() {
 }
 
 #[test]
+fn a_half_that_ends_like_a_reply_and_closes_is_told_as_a_fault_all_the_same() {
+    let keys = "fault = \"half\"\nclose = true\n";
+    for (terminator, send, sent) in [("", "abcdef", "abc"), ("\\r\\n", "a\\r\\nbcd", "a\\r\\n")] {
+        let rules = format!("terminator = \"{terminator}\"\n[[rule]]\nsend = \"{send}\"\n");
+        let expected = format!(
+            "\n> a\nrule[0] r.toml:2:1  any text\n  sends \"{sent}\"\n  closes the connection\n  \
+             fault: half of the reply, and no end of it\n"
+        );
+        check(&format!("{rules}{keys}"), "a", &expected);
+        let rare = "  no fault, by a chance of 0.000001: half of the reply, and no end of it\n";
+        let directory = directory(&[("r.toml", &format!("{rules}{keys}probability = 0.000001\n"))]);
+        let told = told(&run(&directory, &["try", "r.toml"], b"a\n"));
+        assert!(told.ends_with(rare), "{told}");
+    }
+}
+
+#[test]
 fn on_a_connection_that_is_stalled_no_rule_is_asked() {
     check(
         &rule("fault = \"stall\""),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use talkback::config::{Listener, Scripted};
-use talkback::responder::rules::{Fault, Rule, Rules, RulesResponder, Verdict};
+use talkback::responder::rules::{Rule, Rules, RulesResponder, Verdict};
 use talkback::responder::{Client, Host, Sender, Ticket};
 use talkback::wire::{Framing, InvalidUtf8};
 use talkback::{Answer, Context, Reply, Responder};
@@ -32,11 +32,9 @@ pub(super) struct Session<'s> {
 struct Outcome {
     answer: Answer,
     sent: Vec<u8>,
-    /// Whether what is sent ends as replies do.
-    is_ended: bool,
     waits: Duration,
-    /// Nothing is answered any more.
-    is_stalled: bool,
+    /// Whether it was the rule's fault.
+    has_failed: bool,
 }
 
 impl<'s> Session<'s> {
@@ -135,14 +133,11 @@ impl<'s> Session<'s> {
         let mut context = Context::new(&mut bench, self.messages);
         let answer = act(responder, &mut reply, &mut context);
         let (waits, is_terminated) = (context.delayed(), reply.is_terminated());
-        let own = self.chosen.book.terminator.as_ref();
-        let is_ended = own.map_or(is_terminated, |own| sent.ends_with(own.as_bytes()));
         // A rules file does not say for which framing it is; rules are mostly for lines.
         if is_terminated && self.listener().is_none_or(|one| one.framing == Framing::Line) {
             sent.push(b'\n');
         }
-        let is_stalled = responder.consider("").is_stalled;
-        Outcome { answer, sent, is_ended, waits, is_stalled }
+        Outcome { answer, sent, waits, has_failed: responder.has_failed() }
     }
 
     fn write_verdict(&self, verdict: &Verdict<'_>, out: &mut impl Write) -> io::Result<()> {
@@ -209,22 +204,8 @@ impl<'s> Session<'s> {
             _ => writeln!(out, "  closes the connection")?,
         }
         match rule.and_then(|rule| Some((rule, rule.fault?))) {
-            Some((rule, fault)) => shown::write_fault(out, rule, fault, has_failed(rule, outcome)),
+            Some((rule, fault)) => shown::write_fault(out, rule, fault, outcome.has_failed),
             None => Ok(()),
-        }
-    }
-}
-
-/// Whether the rule's fault has happened.
-fn has_failed(rule: &Rule, outcome: &Outcome) -> bool {
-    match rule.fault {
-        None => false,
-        Some(Fault::Reset) => outcome.answer == Answer::Reset,
-        Some(Fault::Stall) => outcome.is_stalled,
-        Some(Fault::Garbage) => str::from_utf8(&outcome.sent).is_err(),
-        Some(Fault::Half) => {
-            let closes = outcome.answer == Answer::ReplyAndClose;
-            closes && (!rule.close || !outcome.is_ended)
         }
     }
 }

@@ -30,6 +30,13 @@ impl RulesResponder {
         let names = self.rules.variables.iter().enumerate();
         names.map(|(at, name)| (name.as_str(), self.memory.state.get(&self.rules, at)))
     }
+
+    /// Whether the last message was answered by its rule's simulated fault, which may be a matter
+    /// of chance and cannot always be told from what was sent.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.memory.has_failed
+    }
 }
 
 /// What a connection has of its own. It does not hold its rules: those are shared by all, and
@@ -42,6 +49,8 @@ pub(super) struct Memory {
     uses: Box<[u32]>,
     /// Nothing is answered any more.
     pub(super) is_stalled: bool,
+    /// Whether the last answer was its rule's fault.
+    has_failed: bool,
 }
 
 impl Memory {
@@ -88,6 +97,7 @@ impl Memory {
         reply: &mut Reply<'_>,
         context: &mut Context<'_>,
     ) -> Answer {
+        self.has_failed = false;
         if self.is_stalled {
             return Answer::Silence;
         }
@@ -117,6 +127,7 @@ impl Memory {
         }
         delay(plan, context);
         let fault = plan.fault.filter(|_| happens(plan.probability, context));
+        self.has_failed = fault.is_some();
         match fault {
             Some(Fault::Reset) => return Answer::Reset,
             Some(Fault::Stall) => {
