@@ -9,7 +9,7 @@ use crate::server::command::Inquiry;
 pub(super) enum Mail {
     /// An answer that came later.
     Late(LateReply),
-    /// A text that nobody inquiry for.
+    /// A text that nobody asked for.
     Push(Push),
     /// A message for the program of that listener, which lives here.
     Request {

@@ -1,4 +1,4 @@
-//! What a worker takes out of its second inbox: late answers, texts that nobody inquiry for, and
+//! What a worker takes out of its second inbox: late answers, texts that nobody asked for, and
 //! messages for the programs that live with it.
 
 use crate::metrics::names::LateReplyRefusal;
@@ -41,7 +41,9 @@ impl Worker {
     pub(super) fn take_reply(&mut self, reply: LateReply) {
         let address = reply.address;
         let is_panic = matches!(reply.late, Late::Panicked);
-        self.services.panics.inc_by(u64::from(is_panic));
+        if is_panic {
+            self.services.panics.inc();
+        }
         let is_taken = match self.connections.get_mut(address.slot) {
             Some(entry) if entry.generation == address.generation => {
                 let tally = &mut self.tallies[entry.connection.conversation().listener];
