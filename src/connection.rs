@@ -24,6 +24,7 @@ use recv::{Received, Stop};
 use send::Pending;
 use times::Times;
 
+pub(crate) use ask::Cause;
 pub(crate) use close::{Ending, Expiry, Totals};
 pub(crate) use send::Outgoing;
 pub(crate) use snapshot::Snapshot;
@@ -227,20 +228,27 @@ impl Connection {
     }
 
     /// One turn: goes on with everything that can go on without waiting, within the turn's bounds.
-    pub(crate) fn advance(&mut self, buffer: &mut [u8], turn: &mut Turn<'_>) -> Outcome {
+    /// `cause` is what led to it beside what epoll said.
+    pub(crate) fn advance(
+        &mut self,
+        cause: Option<&Cause<'_>>,
+        buffer: &mut [u8],
+        turn: &mut Turn<'_>,
+    ) -> Outcome {
         let before = self.marks();
         if !self.is_open {
             self.open(turn);
         }
+        let mut outcome = cause.and_then(|cause| self.take_effect(cause, turn));
         let outcome = loop {
-            let step = match self.phase {
+            if let Some(outcome) = outcome {
+                break outcome;
+            }
+            outcome = match self.phase {
                 Phase::Reading => self.converse(buffer, turn),
                 Phase::Flushing(reason) => self.flush_and_close(reason, buffer, turn),
                 Phase::Lingering(reason) => self.linger(reason, buffer, turn),
             };
-            if let Some(outcome) = step {
-                break outcome;
-            }
         };
         self.tally_pending(turn.tally);
         self.note_turn(&before, matches!(outcome, Outcome::Ended(_)), turn);

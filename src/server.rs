@@ -4,6 +4,7 @@
 mod accept;
 mod accounts;
 mod admit;
+mod alarm;
 mod command;
 mod doorbell;
 mod drain;

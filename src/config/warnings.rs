@@ -15,8 +15,8 @@ const OTHER_DESCRIPTORS: u64 = 32;
 const SCRAPES: u64 = 32;
 /// and each passes through a door, a socket pair and a handler.
 const DESCRIPTORS_A_SCRAPE: u64 = 4;
-/// Readiness set and wake-up.
-const DESCRIPTORS_A_WORKER: u64 = 2;
+/// Readiness set, wake-up and alarm.
+const DESCRIPTORS_A_WORKER: u64 = 3;
 /// The socket and two of its reserve; the lock of a Unix socket is among the others.
 const DESCRIPTORS_A_LISTENER: u64 = 3;
 /// Standard input, output and error, and what tells of its end.
@@ -321,9 +321,9 @@ mod tests {
     #[test]
     fn the_sum_of_descriptors_is_that_of_the_design() {
         let config = with(|config| config.limits.max_connections = Some(100));
-        assert_eq!(config.descriptors_needed(8), 100 + 4 * 32 + 2 * 8 + 3 + 32);
+        assert_eq!(config.descriptors_needed(8), 100 + 4 * 32 + 3 * 8 + 3 + 32);
         let sum =
-            "100 connections + 4 × 32 for scrapes + 2 × 8 workers + 3 × 1 listeners + 32 = 279";
+            "100 connections + 4 × 32 for scrapes + 3 × 8 workers + 3 × 1 listeners + 32 = 287";
         assert_eq!(config.descriptors_sum(8), sum);
     }
 
@@ -334,13 +334,13 @@ mod tests {
             config.limits.max_connections = Some(100);
             config.listeners[0].command = Some(command(CommandMode::Shared));
         });
-        assert_eq!(config.descriptors_needed(8), 100 + 4 * 32 + 4 * 8 + 3 + 4 * 14 + 16 + 32);
+        assert_eq!(config.descriptors_needed(8), 100 + 4 * 32 + 5 * 8 + 3 + 4 * 14 + 16 + 32);
         let sum = config.descriptors_sum(8);
-        let shared = "+ 3 × 1 listeners + 4 × 14 processes + 16 to start them + 32 = 367";
+        let shared = "+ 3 × 1 listeners + 4 × 14 processes + 16 to start them + 32 = 375";
         assert!(sum.ends_with(shared), "{sum}");
 
         config.listeners[0].command = Some(command(CommandMode::PerConnection));
-        let needed = 5 * 100 + 4 * 32 + 4 * 8 + 3 + 16 + 32;
+        let needed = 5 * 100 + 4 * 32 + 5 * 8 + 3 + 16 + 32;
         assert_eq!(config.descriptors_needed(8), needed);
         let sum = config.descriptors_sum(8);
         assert!(sum.starts_with("5 × 100 connections with a process each + 4 × 32"), "{sum}");

@@ -4,11 +4,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use crate::metrics::CloseReason;
 use crate::metrics::names::LateReplyRefusal;
-use crate::metrics::{CloseReason, Tally};
 use crate::responder::{
-    self, Address, Answer, Context, Host, Late, LateReply, Reply, Responder, Sender, Service,
-    Ticket, Written,
+    self, Address, Answer, Context, Host, Late, Push, Reply, Responder, Sender, Service, Ticket,
+    Written,
 };
 
 use super::recv::Stop;
@@ -47,6 +47,7 @@ enum Then {
     Reset,
     Fail,
     TimeOut,
+    Panic,
 }
 
 impl Awaited {
@@ -196,80 +197,29 @@ impl Connection {
         self.awaited.as_deref().filter(|awaited| awaited.held.is_some())?.until
     }
 
-    /// Lets a delayed answer take effect whose time has come. A turn must follow if the answer is
-    /// yes.
-    pub(crate) fn release(&mut self, now: Instant, tally: &mut Tally) -> bool {
-        if self.delayed_until().is_none_or(|until| now < until) {
-            return false;
-        }
-        let Some(Awaited { held: Some(held), .. }) = self.awaited.take().map(|boxed| *boxed) else {
-            return false;
-        };
-        self.take_effect(&[&held.bytes], held.effect, tally);
-        true
+    /// Whether there is a delayed answer whose time has come.
+    pub(crate) fn is_to_be_released(&self, now: Instant) -> bool {
+        self.delayed_until().is_some_and(|until| until <= now)
     }
 
-    /// The answer that was to come later. A turn must follow if the answer is yes; no: nobody
-    /// waits for it any more.
-    pub(crate) fn answer_late(&mut self, reply: LateReply, tally: &mut Tally) -> bool {
-        let is_awaited = self.awaited.as_deref().is_some_and(|awaited| {
-            awaited.held.is_none() && awaited.message == reply.address.message
-        });
-        if !is_awaited {
-            return false;
-        }
-        self.awaited = None;
-        let terminator = self.conversation.protocol.terminator().as_bytes();
-        let effect = |is_reply, then| Effect { is_reply, then };
-        match reply.late {
-            Late::Reply(text) => {
-                self.take_effect(&[text.as_bytes(), terminator], effect(true, Then::GoOn), tally);
-            }
-            Late::ReplyAndClose(text) => {
-                self.take_effect(&[text.as_bytes(), terminator], effect(true, Then::Close), tally);
-            }
-            Late::Bytes(bytes) => self.take_effect(&[&bytes], effect(true, Then::GoOn), tally),
-            Late::Silence => self.take_effect(&[], effect(false, Then::GoOn), tally),
-            Late::Close => self.take_effect(&[], effect(false, Then::Close), tally),
-            Late::Reset => self.take_effect(&[], effect(false, Then::Reset), tally),
-            Late::Failed => self.take_effect(&[], effect(false, Then::Fail), tally),
-            Late::Written(Written { bytes, is_terminated, is_last }) => {
-                let terminator = if is_terminated { terminator } else { &[] };
-                let then = if is_last { Then::Close } else { Then::GoOn };
-                self.take_effect(&[&bytes, terminator], effect(true, then), tally);
-            }
-            Late::Panicked => {
-                self.stop_reading(CloseReason::ResponderPanic);
-            }
-            Late::TimedOut => self.take_effect(&[], effect(false, Then::TimeOut), tally),
-        }
-        true
+    /// Whether an answer to that message is awaited.
+    pub(crate) fn awaits(&self, message: u64) -> bool {
+        let awaited = self.awaited.as_deref();
+        awaited.is_some_and(|awaited| awaited.held.is_none() && awaited.message == message)
     }
 
-    /// A text that the client did not ask for; `None`: the connection is to close. A turn must
-    /// follow.
+    /// Whether the client may be sent what it did not ask for.
     ///
     /// # Errors
-    /// It is dropped.
-    pub(crate) fn push(
-        &mut self,
-        text: Option<&str>,
-        tally: &mut Tally,
-    ) -> Result<(), LateReplyRefusal> {
+    /// Why not.
+    pub(crate) fn check_push(&self, push: &Push) -> Result<(), LateReplyRefusal> {
         if self.phase != Phase::Reading {
-            return Err(LateReplyRefusal::Stale);
+            Err(LateReplyRefusal::Stale)
+        } else if push.text.is_some() && self.pending.len() > self.conversation.max_pending_bytes {
+            Err(LateReplyRefusal::PendingFull)
+        } else {
+            Ok(())
         }
-        let Some(text) = text else {
-            self.stop_reading(CloseReason::ResponderClosed);
-            return Ok(());
-        };
-        if self.pending.len() > self.conversation.max_pending_bytes {
-            return Err(LateReplyRefusal::PendingFull);
-        }
-        let terminator = self.conversation.protocol.terminator().as_bytes();
-        let effect = Effect { is_reply: true, then: Then::GoOn };
-        self.take_effect(&[text.as_bytes(), terminator], effect, tally);
-        Ok(())
     }
 
     /// Whether it takes more of what nobody asked for.
@@ -283,11 +233,6 @@ impl Connection {
         is_heard && self.pending.len() <= self.conversation.max_pending_bytes
     }
 
-    /// Bytes that go to the client as they stand. There must be room; a turn must follow.
-    pub(crate) fn give(&mut self, bytes: &[u8], tally: &mut Tally) {
-        self.take_effect(&[bytes], Effect { is_reply: false, then: Then::GoOn }, tally);
-    }
-
     /// The responder has ended, whatever it still owed. A turn must follow.
     pub(crate) fn end_by_responder(&mut self) {
         if self.phase == Phase::Reading {
@@ -296,32 +241,105 @@ impl Connection {
         }
     }
 
-    fn take_effect(&mut self, parts: &[&[u8]], effect: Effect, tally: &mut Tally) {
-        if parts.iter().any(|part| !part.is_empty()) {
-            if self.pending.is_empty() {
-                self.times.progress = Instant::now();
+    /// Sends what that brings, behind what is pending. Returns how the connection has ended, if it
+    /// has.
+    #[cold]
+    pub(super) fn take_effect(
+        &mut self,
+        cause: &Cause<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Option<Outcome> {
+        let terminator = self.conversation.protocol.terminator();
+        let gathered = turn.outgoing.copied(&[]);
+        let effect = match cause {
+            Cause::Answered(late) => {
+                self.awaited = None;
+                write_late(late, gathered, terminator)
             }
-            self.pending.append(parts, self.conversation.max_pending_bytes);
-            self.tally_pending(tally);
+            Cause::AnsweredLine(line) => {
+                self.awaited = None;
+                gathered.extend_from_slice(line);
+                Effect { is_reply: true, then: Then::GoOn }
+            }
+            Cause::Released => {
+                let held = self.awaited.take().and_then(|awaited| awaited.held);
+                let Held { effect, bytes, .. } = held?;
+                gathered.extend_from_slice(&bytes);
+                effect
+            }
+            Cause::Pushed(Some(text)) => {
+                gathered.extend_from_slice(text.as_bytes());
+                gathered.extend_from_slice(terminator.as_bytes());
+                Effect { is_reply: true, then: Then::GoOn }
+            }
+            Cause::Pushed(None) => Effect { is_reply: false, then: Then::Close },
+            Cause::Given(bytes) => {
+                gathered.extend_from_slice(bytes);
+                Effect { is_reply: false, then: Then::GoOn }
+            }
+        };
+        turn.tally.replies += u64::from(effect.is_reply);
+        // Where this fails, what was gathered is still to be counted.
+        let flushed = self.flush(turn);
+        let sent = flushed.and(self.send_gathered(&[], turn));
+        if let Err(error) = sent {
+            return Some(self.failed(error, turn));
         }
-        tally.replies += u64::from(effect.is_reply);
+        // If another message follows at once, this one would never be observed as answered.
+        let goes_on = !self.rest.is_empty() || self.readiness.readable;
+        if goes_on && self.times.unanswered.is_some() && self.pending.is_empty() {
+            self.note_answered(Instant::now(), turn);
+        }
         match effect.then {
-            Then::GoOn => {}
-            Then::Close => {
-                self.stop_reading(CloseReason::ResponderClosed);
-            }
+            Then::GoOn => None,
+            Then::Close => self.stop_reading(CloseReason::ResponderClosed),
             Then::Reset => {
                 self.is_cut = true;
-                self.stop_reading(CloseReason::ResponderClosed);
+                self.stop_reading(CloseReason::ResponderClosed)
             }
-            Then::Fail => {
-                self.stop_reading(CloseReason::ResponderError);
-            }
-            Then::TimeOut => {
-                self.stop_reading(CloseReason::ResponderTimeout);
-            }
+            Then::Fail => self.stop_reading(CloseReason::ResponderError),
+            Then::TimeOut => self.stop_reading(CloseReason::ResponderTimeout),
+            Then::Panic => self.stop_reading(CloseReason::ResponderPanic),
         }
     }
+}
+
+/// What leads to a turn beside what epoll says.
+pub(crate) enum Cause<'a> {
+    /// The answer that is awaited.
+    Answered(Late),
+    /// The same, where it is a line that brings its own end.
+    AnsweredLine(&'a [u8]),
+    /// The time of a delayed answer has come.
+    Released,
+    /// A text that the client did not ask for; `None`: the connection closes.
+    Pushed(Option<&'a str>),
+    /// Bytes that go to the client as they stand. There must be room.
+    Given(&'a [u8]),
+}
+
+fn write_late(late: &Late, buffer: &mut Vec<u8>, terminator: &str) -> Effect {
+    let mut write = |text: &[u8], terminator: &str| {
+        buffer.extend_from_slice(text);
+        buffer.extend_from_slice(terminator.as_bytes());
+        true
+    };
+    let (is_reply, then) = match late {
+        Late::Reply(text) => (write(text.as_bytes(), terminator), Then::GoOn),
+        Late::ReplyAndClose(text) => (write(text.as_bytes(), terminator), Then::Close),
+        Late::Bytes(bytes) => (write(bytes, ""), Then::GoOn),
+        Late::Written(Written { bytes, is_terminated, is_last }) => {
+            let terminator = if *is_terminated { terminator } else { "" };
+            (write(bytes, terminator), if *is_last { Then::Close } else { Then::GoOn })
+        }
+        Late::Silence => (false, Then::GoOn),
+        Late::Close => (false, Then::Close),
+        Late::Reset => (false, Then::Reset),
+        Late::Failed => (false, Then::Fail),
+        Late::TimedOut => (false, Then::TimeOut),
+        Late::Panicked => (false, Then::Panic),
+    };
+    Effect { is_reply, then }
 }
 
 /// What a responder is asked.
@@ -435,6 +453,7 @@ fn at_once(then: Then) -> Asked {
         Then::Reset => Asked::Stop(Stop::Cut),
         Then::Fail => Asked::Stop(Stop::End(CloseReason::ResponderError)),
         Then::TimeOut => Asked::Stop(Stop::End(CloseReason::ResponderTimeout)),
+        Then::Panic => Asked::Stop(Stop::Panicked),
     }
 }
 

@@ -161,6 +161,13 @@ impl Ticket {
         self.mailbox = None;
     }
 
+    /// Whether that mailbox is the one that it would go to.
+    pub(crate) fn is_for(&self, mailbox: &Arc<dyn Mailbox>) -> bool {
+        self.mailbox
+            .as_ref()
+            .is_some_and(|own| std::ptr::addr_eq(&raw const **own, &raw const **mailbox))
+    }
+
     /// What it answers.
     pub(crate) fn address(&self) -> Address {
         self.address

@@ -29,6 +29,7 @@ use crate::wire::{Framing, MAX_RECEIVE_BYTES, Protocol};
 
 use super::accept::{Acceptor, Gate, Trouble};
 use super::admit::Admission;
+use super::alarm::Alarm;
 use super::command::{KeeperThread, ProgramGroups};
 use super::failures::{Failures, GaveUp};
 use super::lifecycle::Lifecycle;
@@ -36,7 +37,7 @@ use super::listen::{Bound, Listening, SocketFiles, listen, queue_limit};
 use super::pace::Pace;
 use super::pool::{Pool, Seat};
 use super::view::{Readiness, View};
-use super::worker::{Post, Shared, WAKER, Worker, WorkerThread};
+use super::worker::{ALARM, Post, Shared, WAKER, Worker, WorkerThread};
 
 pub use error::StartError;
 
@@ -437,10 +438,11 @@ fn posts(
     let post = || {
         let poll = Poll::new()?;
         let waker = mio::Waker::new(poll.registry(), WAKER)?;
+        let alarm = Alarm::new(poll.registry(), ALARM)?;
         let inbox = config.limits.inbox_connections;
         let listeners = config.listeners.len();
         let (seat, inboxes) = Seat::new(waker, inbox, origin, listeners, instruments.clone());
-        Ok(Post { seat, inboxes, poll, home: None, conversations: Vec::new() })
+        Ok(Post { seat, inboxes, poll, alarm, home: None, conversations: Vec::new() })
     };
     (0..workers)
         .map(|index| {

@@ -24,6 +24,7 @@ impl Timers {
 
     /// The slot's deadline is `deadline` now. A later one than before is noticed when that has
     /// passed.
+    #[inline]
     pub(super) fn arm(&mut self, slot: usize, deadline: Option<Instant>) {
         let Some(deadline) = deadline else { return };
         if slot >= self.due.len() {

@@ -23,12 +23,13 @@ use tracing::error;
 
 use crate::config::LogLevel;
 use crate::connection::{
-    Connection, Conversation, Ending, Expiry, Outcome, Outgoing, RECEIVE_BUFFER_BYTES, Services,
-    Turn,
+    Cause, Connection, Conversation, Ending, Expiry, Outcome, Outgoing, RECEIVE_BUFFER_BYTES,
+    Services, Turn,
 };
 use crate::metrics::{CloseReason, Instruments, Tally, WorkerRecorders};
 
 use super::admit::Slot;
+use super::alarm::Alarm;
 use super::command::{Home, Reporter};
 use super::errands::Errands;
 use super::failures::Failures;
@@ -40,6 +41,9 @@ pub(super) use programs::Post;
 
 /// The waker's token; slots never reach it.
 pub(super) const WAKER: Token = Token(usize::MAX);
+
+/// The alarm's.
+pub(super) const ALARM: Token = Token(usize::MAX - 1);
 
 /// Events taken from one wait.
 const EVENTS: usize = 1024;
@@ -69,6 +73,7 @@ pub(super) struct Worker {
     services: Services,
     inboxes: Inboxes,
     poll: Poll,
+    alarm: Alarm,
     connections: Slab<Entry>,
     /// Never used twice: a late reply names its connection by it.
     next_generation: u64,
@@ -87,6 +92,8 @@ pub(super) struct Worker {
     began: Instant,
     /// When it last lay down.
     lay_down: Instant,
+    /// How long it had been up then.
+    worked: Duration,
     /// What epoll told of last has been there no longer than since then.
     there_since: Instant,
     /// An answer under way to who wants to see the connections.
@@ -117,7 +124,7 @@ struct Entry {
 
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, post: Post, origin: Instant) -> Self {
-        let Post { seat, inboxes, poll, home, conversations } = post;
+        let Post { seat, inboxes, poll, alarm, home, conversations } = post;
         let panics = shared.instruments.worker_panics.clone();
         let services = Services { mailbox: seat.clone(), panics };
         Self {
@@ -129,6 +136,7 @@ impl Worker {
             seat,
             inboxes,
             poll,
+            alarm,
             connections: Slab::new(),
             next_generation: 0,
             run_again: VecDeque::new(),
@@ -140,6 +148,7 @@ impl Worker {
             in_turn: None,
             began: origin,
             lay_down: origin,
+            worked: Duration::ZERO,
             there_since: origin,
             survey: None,
             home,
@@ -170,8 +179,8 @@ impl Worker {
         self.begin_programs();
         while !self.is_done() {
             self.settle();
-            let wait = self.lie_down();
-            let polled = self.poll.poll(&mut events, wait);
+            let is_short = self.lie_down();
+            let polled = self.poll.poll(&mut events, is_short.then_some(Duration::ZERO));
             let began = self.get_up();
             match polled {
                 Ok(()) => events.iter().for_each(|event| self.take_event(event)),
@@ -179,12 +188,22 @@ impl Worker {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => panic!("epoll_wait failed on a set that is ours: {error}"),
             }
-            self.take_mail();
+            let is_called = self.seat.doorbell().take_ring();
+            if is_called {
+                self.take_mail();
+            }
             self.run_again();
-            self.take_arrivals();
+            if is_called {
+                self.take_arrivals();
+            }
+            if self.home.is_some() {
+                self.serve_programs();
+            }
             self.take_due(began);
             self.take_drain();
-            self.answer_questions(began);
+            if is_called || self.survey.is_some() {
+                self.answer_questions(began);
+            }
             if self.errands.is_due(began) {
                 self.run_errands(began);
             }
@@ -201,33 +220,33 @@ impl Worker {
         self.seat.doorbell().get_up();
         let began = Instant::now();
         let slept = began.saturating_duration_since(self.lay_down);
-        let worked = self.lay_down.saturating_duration_since(self.began);
-        self.there_since = if slept > worked { began } else { self.began };
+        self.there_since = if slept > self.worked { began } else { self.began };
         self.began = began;
         self.seat.begin_turn(began);
         began
     }
 
-    /// Says that this worker waits, and for how long it may.
-    fn lie_down(&mut self) -> Option<Duration> {
+    /// Says that this worker waits, and sets its alarm; yes: there is no time to wait.
+    fn lie_down(&mut self) -> bool {
         let now = Instant::now();
         self.lay_down = now;
-        self.seat.end_turn(now.saturating_duration_since(self.began));
+        self.worked = now.saturating_duration_since(self.began);
+        self.seat.end_turn(self.worked);
         if !self.run_again.is_empty() {
-            return Some(Duration::ZERO);
+            return true;
         }
         self.seat.doorbell().lie_down();
-        let has_news = !self.inboxes.arrivals.is_empty()
-            || !self.inboxes.mail.is_empty()
-            || self.is_asked()
+        let has_news = self.seat.doorbell().has_rung()
+            || self.survey.is_some()
+            || self.home.as_deref().is_some_and(Home::is_busy)
             || (!self.is_draining && self.shared.lifecycle.drain_until().is_some());
-        if has_news {
-            return Some(Duration::ZERO);
-        }
         let until = [self.timers.next(), self.shared.lifecycle.drain_until(), self.errands.next()];
         let until = until.into_iter().flatten().min();
-        // mio rounds the wait up to a millisecond, so that it does not end just before its time.
-        until.map(|until| until.saturating_duration_since(now))
+        let is_short = has_news || until.is_some_and(|until| until <= now);
+        if !is_short {
+            self.alarm.set(until, now);
+        }
+        is_short
     }
 
     fn take_event(&mut self, event: &Event) {
@@ -250,6 +269,11 @@ impl Worker {
 
     /// One turn of one connection, and what follows from it.
     fn turn(&mut self, slot: usize) {
+        self.turn_upon(slot, None);
+    }
+
+    /// The same, where there is a cause beside what epoll said.
+    fn turn_upon(&mut self, slot: usize, cause: Option<&Cause<'_>>) {
         let Some(entry) = self.connections.get_mut(slot) else { return };
         self.in_turn = Some(slot);
         let listener = entry.connection.conversation().listener;
@@ -261,7 +285,7 @@ impl Worker {
             services: &self.services,
             place: (slot, entry.generation),
         };
-        let outcome = entry.connection.advance(&mut self.buffer, &mut turn);
+        let outcome = entry.connection.advance(cause, &mut self.buffer, &mut turn);
         self.in_turn = None;
         match outcome {
             Outcome::Ended(ending) => return self.close(slot, ending),
@@ -317,6 +341,7 @@ impl Worker {
             let Ok(seated) = self.inboxes.arrivals.try_recv() else { return };
             self.adopt(seated);
         }
+        self.seat.doorbell().keep_ringing();
     }
 
     /// Makes the connection this worker's own, and reads at once what may be there already.
@@ -361,9 +386,8 @@ impl Worker {
     fn run_errands(&mut self, now: Instant) {
         while let Some((slot, generation)) = self.errands.take_delayed(now) {
             let Some(entry) = self.connections.get_mut(slot) else { continue };
-            let tally = &mut self.tallies[entry.connection.conversation().listener];
-            if entry.generation == generation && entry.connection.release(now, tally) {
-                self.turn(slot);
+            if entry.generation == generation && entry.connection.is_to_be_released(now) {
+                self.turn_upon(slot, Some(&Cause::Released));
             }
         }
         if self.errands.are_programs_due(now) {

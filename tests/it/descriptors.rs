@@ -185,26 +185,26 @@ fn with_400_descriptors(command: &mut Command) -> &mut Command {
 
 const LISTENER: &str = "workers = 2\n[[listener]]\naddress = \"127.0.0.1:0\"\n";
 
-/// 4 × 32 for scrapes, 2 × 2 for workers, 3 × 1 for listeners, 32 besides.
-const NOT_FOR_CONNECTIONS: u64 = 128 + 4 + 3 + 32;
+/// 4 × 32 for scrapes, 3 × 2 for workers, 3 × 1 for listeners, 32 besides.
+const NOT_FOR_CONNECTIONS: u64 = 128 + 6 + 3 + 32;
 
 #[test]
 fn max_connections_of_the_file_that_do_not_fit_are_refused_with_the_sum() {
-    let config = format!("{LISTENER}[limits]\nmax_connections = 234");
-    let sum = format!("= {}", NOT_FOR_CONNECTIONS + 234);
+    let config = format!("{LISTENER}[limits]\nmax_connections = 232");
+    let sum = format!("= {}", NOT_FOR_CONNECTIONS + 232);
     check_refused_by(
         &config,
         with_400_descriptors,
         1,
-        &["limits.max_connections", "234 connections + ", &sum, "400", "ulimit -n"],
+        &["limits.max_connections", "232 connections + ", &sum, "400", "ulimit -n"],
     );
 }
 
 #[test]
 fn max_connections_of_the_file_that_just_fit_are_accepted() {
-    let config = format!("{LISTENER}[limits]\nmax_connections = 233");
+    let config = format!("{LISTENER}[limits]\nmax_connections = 231");
     let server = Server::start_by(&config, with_400_descriptors);
-    assert_eq!(server.metrics().get("talkback_connections_limit"), 233.0);
+    assert_eq!(server.metrics().get("talkback_connections_limit"), 231.0);
 }
 
 #[test]

@@ -421,7 +421,7 @@ fn connections_that_do_not_fit_the_descriptors_are_refused_before_a_port_is_boun
         shell.args(["-c", &script]);
         place.prepared(shell).output().unwrap()
     };
-    let sum = "1000 connections + 4 × 32 for scrapes + 2 × 1 workers + 3 × 1 listeners + 32 = 1165";
+    let sum = "1000 connections + 4 × 32 for scrapes + 3 × 1 workers + 3 × 1 listeners + 32 = 1166";
     let served = limited("serve");
     assert_eq!(served.status.code(), Some(1), "{}", stderr(&served));
     let last = stderr(&served).lines().last().unwrap().to_owned();

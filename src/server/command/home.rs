@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Instant;
 
 use mio::event::Event;
@@ -11,16 +12,18 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use slab::Slab;
 
-use super::ask::Inquiry;
+use super::ask::{Deliver, Inquiries, Inquiry};
 use super::keeper::Keeper;
 use super::news::{News, Newsroom, Reporter, newsroom};
 use super::order::{SpawnError, Started};
+use super::outbox::Outbox;
 use super::pool::Key;
 use super::proof::Proof;
 use super::relays::{Output, RelayPlan, Relays};
-use super::shared::{Desk, Plan, SharedProgram};
+use super::shared::{Desk, Plan, SharedProgram, sooner};
 use super::tokens::{BELL, FIRST_TOKEN, Tokens};
 use crate::metrics::CommandRecorders;
+use crate::responder::Mailbox;
 
 /// What is read of a process at once.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -36,16 +39,21 @@ pub(in crate::server) struct Home {
     /// By the number in their tokens, whose pipes they are: of which program and process.
     pipes: Slab<(usize, Key)>,
     relays: Relays,
+    inquiries: Inquiries,
+    outbox: Outbox,
     /// There once there is something to be read.
     buffer: Box<[u8]>,
 }
 
 impl Home {
-    /// A home without programs.
+    /// A home without programs; `mailbox` is its worker's.
     ///
     /// # Errors
     /// If the system has no descriptor for it.
-    pub(in crate::server) fn new(registry: &Registry) -> io::Result<Self> {
+    pub(in crate::server) fn new(
+        registry: &Registry,
+        mailbox: Arc<dyn Mailbox>,
+    ) -> io::Result<Self> {
         let (newsroom, reporter) = newsroom()?;
         let registry = registry.try_clone()?;
         let bell = newsroom.bell.as_raw_fd();
@@ -57,6 +65,8 @@ impl Home {
             programs: Vec::new(),
             pipes: Slab::new(),
             relays: Relays::default(),
+            inquiries: Inquiries::default(),
+            outbox: Outbox::new(mailbox),
             buffer: Box::default(),
         })
     }
@@ -95,9 +105,34 @@ impl Home {
         self.relays.read(place, &mut self.buffer, now)
     }
 
-    /// What was read last.
-    pub(in crate::server) fn buffer(&self) -> &[u8] {
-        &self.buffer
+    /// The buffer with what was read last, lent; without it nothing can be read.
+    pub(in crate::server) fn take_buffer(&mut self) -> Box<[u8]> {
+        std::mem::take(&mut self.buffer)
+    }
+
+    /// Gives it back.
+    pub(in crate::server) fn put_back(&mut self, buffer: Box<[u8]>) {
+        self.buffer = buffer;
+    }
+
+    /// How messages of the worker's own connections come to the program of that listener.
+    pub(in crate::server) fn deliver(&self, listener: usize) -> Deliver {
+        self.inquiries.deliver(listener)
+    }
+
+    /// The next of those messages, and its listener's place in the config.
+    pub(in crate::server) fn next_inquiry(&self) -> Option<(usize, Inquiry)> {
+        self.inquiries.next()
+    }
+
+    /// What the worker's own connections are answered.
+    pub(in crate::server) fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    /// Whether something is to be done at once.
+    pub(in crate::server) fn is_busy(&self) -> bool {
+        self.relays.is_busy() || !self.outbox.is_empty() || !self.inquiries.is_empty()
     }
 
     /// Whether no shared program lives here.
@@ -107,8 +142,8 @@ impl Home {
 
     /// When to call [`Home::tick`].
     pub(in crate::server) fn wake(&self) -> Option<Instant> {
-        let programs = self.programs.iter().filter_map(SharedProgram::wake);
-        programs.chain(self.relays.wake()).min()
+        let programs = self.programs.iter().map(SharedProgram::wake);
+        programs.fold(self.relays.wake(), sooner)
     }
 
     pub(in crate::server) fn begin(&mut self, now: Instant) {
@@ -125,20 +160,27 @@ impl Home {
     }
 
     pub(in crate::server) fn begin_anew(&mut self, now: Instant) {
+        // What a panic interrupted had them in its hands.
+        self.buffer = vec![0; BUFFER_BYTES].into();
+        drop(self.outbox.take());
+        while let Some((_, inquiry)) = self.inquiries.next() {
+            inquiry.ticket.forgo();
+        }
         self.each(now, SharedProgram::begin_anew);
     }
 
     /// A message for the program of that listener. If none lives here, the ticket says so.
     pub(in crate::server) fn request(&mut self, listener: usize, inquiry: Inquiry, now: Instant) {
         let Some(at) = self.program(listener) else { return };
-        let mut desk = Desk { registry: &self.registry, buffer: &mut self.buffer, now };
-        self.programs[at].request(inquiry, &mut desk);
+        let (programs, mut desk) = self.at_desk(now);
+        programs[at].request(inquiry, &mut desk);
     }
 
     /// What epoll told of something that is no connection.
     pub(in crate::server) fn take_event(&mut self, event: &Event, now: Instant) {
         if event.token() == BELL {
-            return self.take_news(now);
+            // Requests are given to who has started, and their time begins then.
+            return self.take_news(Instant::now());
         }
         let Some(number) = event.token().0.checked_sub(FIRST_TOKEN + 1) else { return };
         let (kind, place) = (number % 4, number / 4);
@@ -152,8 +194,8 @@ impl Home {
     fn take_pipe_event(&mut self, place: usize, is_output: bool, event: &Event, now: Instant) {
         // An event may outlive its process, within one batch.
         let Some(&(program, key)) = self.pipes.get(place) else { return };
-        let mut desk = Desk { registry: &self.registry, buffer: &mut self.buffer, now };
-        let program = &mut self.programs[program];
+        let (programs, mut desk) = self.at_desk(now);
+        let program = &mut programs[program];
         if is_output {
             program.readable(key, event.is_read_closed() || event.is_error(), &mut desk);
         } else {
@@ -191,14 +233,14 @@ impl Home {
     ) {
         let Some(at) = self.program(listener) else { return };
         let place = if result.is_ok() { self.pipes.insert((at, key)) } else { 0 };
-        let mut desk = Desk { registry: &self.registry, buffer: &mut self.buffer, now };
-        self.programs[at].started(key, result, Tokens::of_shared(place), &mut desk);
+        let (programs, mut desk) = self.at_desk(now);
+        programs[at].started(key, result, Tokens::of_shared(place), &mut desk);
     }
 
     fn ended(&mut self, listener: usize, key: Key, status: ExitStatus, now: Instant) {
         let Some(at) = self.program(listener) else { return };
-        let mut desk = Desk { registry: &self.registry, buffer: &mut self.buffer, now };
-        self.programs[at].ended(key, status, &mut desk);
+        let (programs, mut desk) = self.at_desk(now);
+        programs[at].ended(key, status, &mut desk);
         self.pipes.retain(|_, pipes| *pipes != (at, key));
     }
 
@@ -207,9 +249,12 @@ impl Home {
     }
 
     fn each(&mut self, now: Instant, act: impl Fn(&mut SharedProgram, &mut Desk<'_>)) {
-        for program in &mut self.programs {
-            let desk = &mut Desk { registry: &self.registry, buffer: &mut self.buffer, now };
-            act(program, desk);
-        }
+        let (programs, mut desk) = self.at_desk(now);
+        programs.iter_mut().for_each(|program| act(program, &mut desk));
+    }
+
+    fn at_desk(&mut self, now: Instant) -> (&mut [SharedProgram], Desk<'_>) {
+        let Self { registry, programs, buffer, outbox, .. } = self;
+        (programs, Desk { registry, buffer, outbox, now })
     }
 }

@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use rustix::io::{Errno, ioctl_fionread, read, write, writev};
 
@@ -14,7 +13,7 @@ use rustix::io::{Errno, ioctl_fionread, read, write, writev};
 pub(super) struct Input {
     pipe: OwnedFd,
     /// What the pipe did not take yet, of the first one from `at` on.
-    rest: VecDeque<Arc<[u8]>>,
+    rest: VecDeque<Box<[u8]>>,
     at: usize,
     /// The process reads no more; so many bytes found the pipe closed.
     lost: Option<usize>,
@@ -29,34 +28,34 @@ impl Input {
         &self.pipe
     }
 
-    /// Writes behind what is left, as far as the pipe takes it.
-    pub(super) fn write(&mut self, bytes: Arc<[u8]>) {
-        if let Some(lost) = &mut self.lost {
-            *lost += bytes.len();
-            return;
-        }
-        self.rest.push_back(bytes);
-        if self.rest.len() == 1 {
-            self.flush();
+    /// Writes behind what is left; kept is only what the pipe does not take.
+    pub(super) fn write(&mut self, bytes: &[u8]) {
+        let taken = if self.is_free() { write(&self.pipe, bytes).unwrap_or(0) } else { 0 };
+        self.keep(&bytes[taken..]);
+    }
+
+    /// The same with two parts.
+    pub(super) fn send(&mut self, text: &[u8], terminator: &[u8]) {
+        let parts = [IoSlice::new(text), IoSlice::new(terminator)];
+        let taken = if self.is_free() { writev(&self.pipe, &parts).unwrap_or(0) } else { 0 };
+        if taken < text.len() + terminator.len() {
+            self.keep(&[text, terminator].concat()[taken..]);
         }
     }
 
-    /// Writes two parts behind what is left; they are kept only as far as the pipe does not take
-    /// them.
-    pub(super) fn send(&mut self, text: &[u8], terminator: &[u8]) {
+    fn is_free(&self) -> bool {
+        self.rest.is_empty() && self.lost.is_none()
+    }
+
+    /// What an error said to who wrote, it says again to who flushes.
+    fn keep(&mut self, rest: &[u8]) {
         if let Some(lost) = &mut self.lost {
-            *lost += text.len() + terminator.len();
-            return;
-        }
-        let mut taken = 0;
-        if self.rest.is_empty() {
-            let parts = [IoSlice::new(text), IoSlice::new(terminator)];
-            // What an error says it says again to who flushes.
-            taken = writev(&self.pipe, &parts).unwrap_or(0);
-        }
-        if taken < text.len() + terminator.len() {
-            let rest = [text, terminator].concat();
-            self.write(Arc::from(&rest[taken..]));
+            *lost += rest.len();
+        } else if !rest.is_empty() {
+            self.rest.push_back(rest.into());
+            if self.rest.len() == 1 {
+                self.flush();
+            }
         }
     }
 
@@ -113,8 +112,9 @@ pub(super) fn read_into(pipe: &OwnedFd, buffer: &mut [u8]) -> Result<usize, Errn
 /// Cuts lines out of what a process wrote. A line ends with LF; a CR before it is not part of it.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
-    /// The beginning of a line whose end has not come.
+    /// The beginning of a line whose end has not come, or a line in parts that was told last.
     begun: Vec<u8>,
+    is_told: bool,
 }
 
 /// A line is longer than allowed.
@@ -126,12 +126,15 @@ impl Lines {
     ///
     /// # Errors
     /// It is longer than `most`, or will be.
-    pub(super) fn next(
-        &mut self,
-        chunk: &[u8],
+    pub(super) fn next<'a>(
+        &'a mut self,
+        chunk: &'a [u8],
         at: &mut usize,
         most: usize,
-    ) -> Option<Result<Vec<u8>, TooLong>> {
+    ) -> Option<Result<&'a [u8], TooLong>> {
+        if std::mem::take(&mut self.is_told) {
+            self.begun = Vec::new();
+        }
         let rest = &chunk[*at..];
         let Some(end) = memchr::memchr(b'\n', rest) else {
             // One byte more may be a CR.
@@ -143,17 +146,19 @@ impl Lines {
             return None;
         };
         *at += end + 1;
-        let mut line = std::mem::take(&mut self.begun);
-        // With room for the ending that a reply gets.
-        line.reserve_exact(end + 1);
-        line.extend_from_slice(&rest[..end]);
-        line.pop_if(|last| *last == b'\r');
+        let mut line = &rest[..end];
+        if !self.begun.is_empty() {
+            self.begun.extend_from_slice(line);
+            self.is_told = true;
+            line = &self.begun;
+        }
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
         Some(if line.len() > most { Err(TooLong) } else { Ok(line) })
     }
 
     /// What has come of a line so far.
     pub(super) fn begun(&self) -> &[u8] {
-        &self.begun
+        if self.is_told { &[] } else { &self.begun }
     }
 }
 
@@ -171,7 +176,7 @@ mod tests {
             let mut at = 0;
             while let Some(line) = lines.next(chunk.as_bytes(), &mut at, MOST) {
                 let is_over = line.is_err();
-                found.push(line.map(|line| String::from_utf8(line).unwrap()));
+                found.push(line.map(|line| String::from_utf8(line.to_vec()).unwrap()));
                 if is_over {
                     break;
                 }
@@ -205,8 +210,8 @@ mod tests {
         let (reader, writer) = (OwnedFd::from(reader), OwnedFd::from(writer));
         rustix::io::ioctl_fionbio(&writer, true).unwrap();
         let mut input = Input::new(writer);
-        input.write(Arc::from(&b"hello\n"[..]));
-        input.write(Arc::from(vec![b'x'; 100_000]));
+        input.write(b"hello\n");
+        input.write(&vec![b'x'; 100_000]);
         assert!(input.is_waiting());
         let mut buffer = [0; 4];
         assert_eq!(read_into(&reader, &mut buffer), Ok(4));
@@ -215,7 +220,7 @@ mod tests {
         input.flush();
         assert_eq!(input.unread(), 100_002);
         assert!(!input.is_waiting());
-        input.write(Arc::from(&b"more"[..]));
+        input.write(b"more");
         assert_eq!(input.unread(), 100_006);
         input.send(b"and more", b"\n");
         assert_eq!(input.unread(), 100_015);

@@ -8,7 +8,6 @@ mod balance;
 mod circuit;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use circuit::Circuit;
@@ -45,10 +44,9 @@ pub(super) struct Key(pub(super) u64);
 pub(super) enum Action<R> {
     /// Start a process.
     Start(Key),
-    /// Add the line to what the process reads.
+    /// Add [`Pool::unwritten`] to what the process reads.
     Write {
         process: Key,
-        line: Arc<[u8]>,
         /// How long it waited for a process.
         waited: Duration,
     },
@@ -131,10 +129,21 @@ struct Process<R> {
     since: Instant,
     /// In the order they were written.
     owed: VecDeque<Owed<R>>,
+    /// How many of them were written, and not only given.
+    written: usize,
     given: u64,
     has_replied: bool,
     /// It has been given its last request.
     is_retiring: bool,
+}
+
+impl<R> Process<R> {
+    /// What it owes next, and from now on does not.
+    fn take_first(&mut self) -> Option<Owed<R>> {
+        let first = self.owed.pop_front()?;
+        self.written = self.written.saturating_sub(1);
+        Some(first)
+    }
 }
 
 struct Owed<R> {
@@ -144,7 +153,7 @@ struct Owed<R> {
 
 struct Request<R> {
     token: R,
-    line: Arc<[u8]>,
+    line: Vec<u8>,
     arrived: Instant,
 }
 
@@ -241,6 +250,14 @@ impl<R> Pool<R> {
         }
     }
 
+    /// The next line that the process is to read.
+    pub(super) fn unwritten(&mut self, key: Key) -> Option<&[u8]> {
+        let process = self.processes.get_mut(&key)?;
+        let owed = process.owed.get(process.written)?;
+        process.written += 1;
+        Some(&owed.request.line)
+    }
+
     pub(super) fn queue_length(&self) -> usize {
         self.queue.len()
     }
@@ -252,7 +269,7 @@ impl<R> Pool<R> {
     }
 
     /// A message that wants a reply; `line` is what the process is to read.
-    pub(super) fn request(&mut self, now: Instant, token: R, line: Arc<[u8]>) {
+    pub(super) fn request(&mut self, now: Instant, token: R, line: Vec<u8>) {
         let request = Request { token, line, arrived: now };
         let refusal = if self.is_stopping {
             Some(Failure::ProcessEnded)
@@ -313,7 +330,7 @@ impl<R> Pool<R> {
         if process.state != State::Live {
             return Line::Unheard;
         }
-        let Some(owed) = process.owed.pop_front() else {
+        let Some(owed) = process.take_first() else {
             self.end(key, Why::Protocol);
             return Line::Unasked;
         };

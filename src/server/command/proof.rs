@@ -2,7 +2,6 @@
 //! it answers a message, if it is told to.
 
 use std::process::ExitStatus;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -93,9 +92,9 @@ impl Proof {
     }
 
     /// What the program is to read.
-    pub(super) fn begin(&mut self, now: Instant) -> Option<Arc<[u8]>> {
+    pub(super) fn begin(&mut self, now: Instant) -> Option<Vec<u8>> {
         self.until = Some(now + self.timeout);
-        self.test.as_ref().map(|test| Arc::from(format!("{test}\n").as_bytes()))
+        self.test.as_ref().map(|test| format!("{test}\n").into_bytes())
     }
 
     /// When to look at the time.

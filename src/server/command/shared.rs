@@ -24,6 +24,7 @@ use super::ask::Inquiry;
 use super::keeper::Keeper;
 use super::news::Reporter;
 use super::order::{ProcessId, SpawnError, Started};
+use super::outbox::Outbox;
 use super::pipes::{Input, Lines, TooLong, read_into};
 use super::pool::{Doing, Key, Limits, Line, Pool, Why};
 use super::program::Program;
@@ -101,6 +102,7 @@ struct Running {
 pub(super) struct Desk<'h> {
     pub(super) registry: &'h Registry,
     pub(super) buffer: &'h mut [u8],
+    pub(super) outbox: &'h mut Outbox,
     pub(super) now: Instant,
 }
 
@@ -133,7 +135,7 @@ impl SharedProgram {
     /// When to call [`SharedProgram::tick`].
     pub(super) fn wake(&self) -> Option<Instant> {
         let proof = self.proof.as_ref().and_then(Proof::until);
-        [self.pool.wake(), self.offer_at, proof].into_iter().flatten().min()
+        sooner(sooner(self.pool.wake(), self.offer_at), proof)
     }
 
     /// Starts the first processes, and shows that the program answers.
@@ -157,7 +159,7 @@ impl SharedProgram {
             self.offer_at = None;
             for _ in 0..self.unsent.len() {
                 let Some((ticket, late)) = self.unsent.pop_front() else { break };
-                self.answer(ticket, late, desk.now);
+                self.answer(ticket, late, desk);
             }
         }
         if let Some(proof) = &mut self.proof {
@@ -231,7 +233,11 @@ impl SharedProgram {
     /// The process may have written something. What it could not say here it says again.
     pub(super) fn readable(&mut self, key: Key, until_empty: bool, desk: &mut Desk<'_>) {
         self.read(key, until_empty, desk);
-        self.check_idle(key, desk.now);
+        self.check_idle(key, desk);
+        if self.pool.queue_length() > 0 {
+            // The next request's time begins when it is written.
+            desk.now = Instant::now();
+        }
         self.pool.settle(desk.now);
         self.act(desk);
         self.conclude_proof(desk);
@@ -309,11 +315,16 @@ impl SharedProgram {
                 }
             };
             let is_all = length < desk.buffer.len() && !until_empty;
+            let mut lines = std::mem::take(&mut running.lines);
             let mut at = 0;
-            while let Some(line) = self.next_line(key, &desk.buffer[..length], &mut at) {
-                if !self.take_line(key, line, desk.now) {
+            let most = self.plan.max_reply_bytes;
+            while let Some(line) = lines.next(&desk.buffer[..length], &mut at, most) {
+                if !self.take_line(key, line, desk.outbox, desk.now) {
                     return;
                 }
+            }
+            if let Some(running) = self.running(key) {
+                running.lines = lines;
             }
             if is_all {
                 return;
@@ -323,29 +334,26 @@ impl SharedProgram {
 
     /// The beginning of a line from a process that owes nothing would become part of the next
     /// reply.
-    fn check_idle(&mut self, key: Key, now: Instant) {
-        if self.pool.doing(key) == Some(Doing::Waits)
-            && let Some(running) = self.running(key)
+    fn check_idle(&mut self, key: Key, desk: &mut Desk<'_>) {
+        if let Some(running) = self.running(key)
             && !running.lines.begun().is_empty()
+            && self.pool.doing(key) == Some(Doing::Waits)
         {
-            let begun = running.lines.begun().to_vec();
-            self.take_line(key, Ok(begun), now);
+            let lines = self.running(key).map(|running| std::mem::take(&mut running.lines));
+            let begun = lines.unwrap_or_default();
+            self.take_line(key, Ok(begun.begun()), desk.outbox, desk.now);
         }
     }
 
-    fn next_line(
+    /// Whether the process is read on.
+    fn take_line(
         &mut self,
         key: Key,
-        chunk: &[u8],
-        at: &mut usize,
-    ) -> Option<Result<Vec<u8>, TooLong>> {
-        let most = self.plan.max_reply_bytes;
-        self.running(key)?.lines.next(chunk, at, most)
-    }
-
-    /// Whether the process is read on.
-    fn take_line(&mut self, key: Key, line: Result<Vec<u8>, TooLong>, now: Instant) -> bool {
-        let Ok(mut line) = line else {
+        line: Result<&[u8], TooLong>,
+        outbox: &mut Outbox,
+        now: Instant,
+    ) -> bool {
+        let Ok(line) = line else {
             let pid = self.pid(key);
             let (listener, most) = (&self.plan.name, self.plan.max_reply_bytes);
             warn!(listener, pid, most, "a reply is longer than max_reply_bytes");
@@ -356,24 +364,23 @@ impl SharedProgram {
         match self.pool.line(now, key) {
             Line::Reply(Asker::Client(ticket, _), took) => {
                 self.recorders.observe_reply(took);
-                line.push(b'\n');
-                self.answer(ticket, Late::Bytes(line), now);
+                self.keep_unsent(outbox.answer_line(ticket, line), now);
             }
             Line::Reply(Asker::Proof, _) => {
                 let is_trial = self.plan.is_trial;
                 let has_read = self.running(key).is_some_and(|it| it.input.unread() == 0);
                 match &mut self.proof {
                     Some(proof) if is_trial => proof.note_any_reply(),
-                    Some(proof) => proof.note_reply(&line, has_read, now),
+                    Some(proof) => proof.note_reply(line, has_read, now),
                     None => {}
                 }
             }
             Line::Unasked => {
                 let pid = self.pid(key);
-                let (listener, text) = (&self.plan.name, ClientText::new(&line));
+                let (listener, text) = (&self.plan.name, ClientText::new(line));
                 warn!(listener, pid, %text, "a process wrote a line that nobody asked for");
                 if let Some(proof) = self.proof.as_mut().filter(|_| !self.plan.is_trial) {
-                    proof.note_unasked(&line);
+                    proof.note_unasked(line);
                 }
                 self.deafen(key);
                 return false;
@@ -396,6 +403,15 @@ impl SharedProgram {
 
     fn pid(&mut self, key: Key) -> Option<u32> {
         self.running(key).map(|running| running.id.pid())
+    }
+}
+
+/// The earlier of two times at which there may be something to do.
+#[inline]
+pub(super) fn sooner(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
 

@@ -9,8 +9,8 @@ use crate::config::{Command, CommandMode, Config, Listener};
 use crate::metrics::Instruments;
 use crate::responder::Service;
 use crate::server::command::{
-    Ask, CommandError, Desired, Exchange, Home, Keeper, KeeperThread, Plan, PoolLimits, Program,
-    Proof, Proven, Relay, RelayPlan, Setup,
+    Ask, CommandError, Deliver, Desired, Exchange, Home, Keeper, KeeperThread, Plan, PoolLimits,
+    Program, Proof, Proven, Relay, RelayPlan, Setup,
 };
 use crate::server::failures::Failures;
 use crate::wire::Framing;
@@ -75,11 +75,16 @@ pub(super) fn settle(
             commands.proofs.push((listener.name.clone(), proven));
         }
         if is_shared {
-            let post = &posts[turn % posts.len()];
-            let service = ask(desired(index, listener, command, post, instruments));
-            commands.services.iter_mut().for_each(|services| {
+            let (at, posts) = (turn % posts.len(), &mut *posts);
+            let home = home(&mut posts[at])?.deliver(index);
+            let seat = posts[at].seat.clone();
+            let others: Deliver = Arc::new(move |inquiry| seat.request(index, inquiry));
+            let service = |deliver| ask(desired(listener, command, deliver, index, instruments));
+            let (home, others) = (service(home), service(others));
+            for (worker, services) in commands.services.iter_mut().enumerate() {
+                let service = if worker == at { &home } else { &others };
                 services.insert(index, service.clone());
-            });
+            }
         } else {
             for (post, services) in posts.iter_mut().zip(&mut commands.services) {
                 let relays = relay_plan(index, listener, &keeper, instruments);
@@ -168,15 +173,14 @@ fn start_keeper(
 }
 
 fn desired(
-    index: usize,
     listener: &Listener,
     command: &Command,
-    post: &Post,
+    deliver: Deliver,
+    index: usize,
     instruments: &Instruments,
 ) -> Desired {
-    let seat = post.seat.clone();
     Desired {
-        deliver: Arc::new(move |inquiry| seat.request(index, inquiry)),
+        deliver,
         within: command.queue_timeout + listener.reply_timeout + MARGIN,
         overload_reply: command.overload_reply.clone(),
         instruments: instruments.command(index),

@@ -13,9 +13,6 @@ const SLOTS_A_TURN: usize = 2048;
 impl Worker {
     /// Goes on with the question under way, or takes the next one.
     pub(super) fn answer_questions(&mut self, now: Instant) {
-        if self.survey.is_none() && self.inboxes.questions.is_empty() {
-            return;
-        }
         let next = || self.inboxes.questions.try_recv().ok().map(Survey::new);
         let Some(mut survey) = self.survey.take().or_else(next) else { return };
         if survey.is_late(now) {
@@ -32,12 +29,9 @@ impl Worker {
             self.survey = Some(survey);
         } else {
             survey.conclude(|slot| self.connections.get(slot).map(Entry::found));
+            // Another one may have come meanwhile.
+            self.seat.doorbell().keep_ringing();
         }
-    }
-
-    /// Whether somebody waits for an answer.
-    pub(super) fn is_asked(&self) -> bool {
-        self.survey.is_some() || !self.inboxes.questions.is_empty()
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a worker takes out of its second inbox: late answers, texts that nobody asked for, and
 //! messages for the programs that live with it.
 
+use crate::connection::Cause;
 use crate::metrics::names::LateReplyRefusal;
 use crate::responder::{Address, Late, LateReply, Push};
 use crate::server::mail::Mail;
@@ -13,6 +14,7 @@ impl Worker {
             let Ok(mail) = self.inboxes.mail.try_recv() else { return };
             self.open_mail(mail);
         }
+        self.seat.doorbell().keep_ringing();
     }
 
     pub(super) fn open_mail(&mut self, mail: Mail) {
@@ -25,34 +27,40 @@ impl Worker {
 
     fn take_push(&mut self, push: &Push) {
         let Address { slot, generation, .. } = push.address;
-        let pushed = match self.connections.get_mut(slot) {
-            Some(entry) if entry.generation == generation => {
-                let tally = &mut self.tallies[entry.connection.conversation().listener];
-                entry.connection.push(push.text.as_deref(), tally)
-            }
+        let checked = match self.connections.get(slot) {
+            Some(entry) if entry.generation == generation => entry.connection.check_push(push),
             _ => Err(LateReplyRefusal::Stale),
         };
-        match pushed {
-            Ok(()) => self.turn(slot),
+        match checked {
+            Ok(()) => self.turn_upon(slot, Some(&Cause::Pushed(push.text.as_deref()))),
             Err(refusal) => self.shared.instruments.count_late_reply_refused(refusal),
         }
     }
 
+    /// What a process wrote for a connection of this worker.
+    pub(super) fn take_line(&mut self, address: Address, line: &[u8]) {
+        if self.is_awaited(address) {
+            self.turn_upon(address.slot, Some(&Cause::AnsweredLine(line)));
+        } else {
+            self.shared.instruments.count_late_reply_refused(LateReplyRefusal::Stale);
+        }
+    }
+
+    fn is_awaited(&self, address: Address) -> bool {
+        let entry = self.connections.get(address.slot);
+        entry.is_some_and(|entry| {
+            entry.generation == address.generation && entry.connection.awaits(address.message)
+        })
+    }
+
     pub(super) fn take_reply(&mut self, reply: LateReply) {
-        let address = reply.address;
-        let is_panic = matches!(reply.late, Late::Panicked);
+        let LateReply { address, late } = reply;
+        let is_panic = matches!(late, Late::Panicked);
         if is_panic {
             self.services.panics.inc();
         }
-        let is_taken = match self.connections.get_mut(address.slot) {
-            Some(entry) if entry.generation == address.generation => {
-                let tally = &mut self.tallies[entry.connection.conversation().listener];
-                entry.connection.answer_late(reply, tally)
-            }
-            _ => false,
-        };
-        if is_taken {
-            self.turn(address.slot);
+        if self.is_awaited(address) {
+            self.turn_upon(address.slot, Some(&Cause::Answered(late)));
         } else if !is_panic {
             self.shared.instruments.count_late_reply_refused(LateReplyRefusal::Stale);
         }

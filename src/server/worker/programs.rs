@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use mio::Poll;
 use mio::event::Event;
 
-use crate::connection::Conversation;
+use crate::connection::{Cause, Conversation};
 use crate::responder::LateReply;
-use crate::server::command::{Home, Inquiry, Output, Reporter};
+use crate::server::alarm::Alarm;
+use crate::server::command::{Home, Inquiry, Output, Own, Reporter};
 use crate::server::pool::{Inboxes, Seat};
 
-use super::Worker;
+use super::{INBOX_ITEMS_A_TURN, Worker};
 
 /// At a drain's deadline the other workers cut their connections; so much longer the answers to
 /// them are held back, which would else seem to have failed.
@@ -29,6 +30,7 @@ pub(in crate::server) struct Post {
     pub(in crate::server) seat: Arc<Seat>,
     pub(in crate::server) inboxes: Inboxes,
     pub(in crate::server) poll: Poll,
+    pub(in crate::server) alarm: Alarm,
     /// `None` while nothing lives there.
     pub(in crate::server) home: Option<Box<Home>>,
     /// By the index of their listener.
@@ -42,7 +44,7 @@ impl Post {
     /// If the system has no descriptor for it.
     pub(in crate::server) fn home(&mut self) -> io::Result<&mut Home> {
         if self.home.is_none() {
-            self.home = Some(Box::new(Home::new(self.poll.registry())?));
+            self.home = Some(Box::new(Home::new(self.poll.registry(), self.seat.clone())?));
         }
         Ok(self.home.as_mut().expect("it was just made"))
     }
@@ -53,25 +55,52 @@ impl Worker {
     #[cold]
     pub(super) fn take_program_event(&mut self, event: &Event) {
         let Some(home) = &mut self.home else { return };
-        let now = Instant::now();
-        home.take_event(event, now);
-        self.serve_relays(now);
+        // What there is to be read has been there since then.
+        home.take_event(event, self.began);
+    }
+
+    /// What this worker's own connections ask the programs that live here, and what those answer
+    /// them. Also sees to it that the programs have their time.
+    pub(super) fn serve_programs(&mut self) {
+        for _ in 0..INBOX_ITEMS_A_TURN {
+            let next = self.home.as_ref().and_then(|home| home.next_inquiry());
+            let Some((listener, inquiry)) = next else { break };
+            self.take_request(listener, inquiry);
+        }
+        self.serve_relays(self.began);
+        self.deliver();
         self.note_programs();
+    }
+
+    /// Answers this worker's own connections. What they ask upon that has its turn later.
+    fn deliver(&mut self) {
+        let Some(home) = &mut self.home else { return };
+        if home.outbox().is_empty() {
+            return;
+        }
+        let mut own = home.outbox().take();
+        for (address, answer) in own.answers.drain(..) {
+            match answer {
+                Own::Line(line) => self.take_line(address, &own.lines[line]),
+                Own::Late(late) => self.take_reply(LateReply { address, late }),
+            }
+        }
+        if let Some(home) = &mut self.home {
+            home.outbox().put_back(own);
+        }
     }
 
     /// What was to be done at a time of its own.
     pub(super) fn tick_programs(&mut self, now: Instant) {
         let Some(home) = &mut self.home else { return };
         home.tick(now);
-        self.serve_relays(now);
         self.note_programs();
     }
 
     /// The programs may have something to do at another time than before.
     pub(super) fn note_programs(&mut self) {
         let Some(home) = &mut self.home else { return };
-        let is_busy = home.relays().is_busy();
-        self.errands.wake_programs(if is_busy { Some(self.began) } else { home.wake() });
+        self.errands.wake_programs(home.wake());
     }
 
     /// The connection in that slot takes more than before.
@@ -79,7 +108,6 @@ impl Worker {
     pub(super) fn note_room(&mut self, slot: usize) {
         let Some(home) = &mut self.home else { return };
         home.relays().note_room(slot);
-        self.note_programs();
     }
 
     /// What the processes of connections have said, and what that leads to.
@@ -105,21 +133,22 @@ impl Worker {
             let Some(home) = &mut self.home else { return };
             let entry = self.connections.get_mut(slot);
             let Some(entry) = entry.filter(|entry| entry.generation == generation) else { return };
-            let connection = &mut entry.connection;
-            if !connection.has_room() {
+            if !entry.connection.has_room() {
                 return home.relays().hold(place);
             }
             match home.read_relay(place, now) {
                 Output::Bytes(length) => {
-                    let tally = &mut self.tallies[connection.conversation().listener];
-                    connection.give(&home.buffer()[..length], tally);
-                    self.turn(slot);
+                    let output = home.take_buffer();
+                    self.turn_upon(slot, Some(&Cause::Given(&output[..length])));
+                    if let Some(home) = &mut self.home {
+                        home.put_back(output);
+                    }
                     budget = budget.saturating_sub(length);
                 }
                 Output::WouldBlock => return,
                 Output::End => {
                     if home.relays().conclude(place) {
-                        connection.end_by_responder();
+                        entry.connection.end_by_responder();
                         self.turn(slot);
                     }
                     return;
@@ -143,7 +172,6 @@ impl Worker {
         if let Some(home) = &mut self.home {
             home.request(listener, inquiry, Instant::now());
         }
-        self.note_programs();
     }
 
     /// At the first start, or after a panic.

@@ -16,6 +16,9 @@ impl<R> Pool<R> {
 
     /// Gives what waits to whom it can be given to, and starts what is wanted.
     pub(super) fn balance(&mut self, now: Instant) {
+        if self.is_settled() {
+            return;
+        }
         while !self.queue.is_empty()
             && let Some(key) = self.free()
         {
@@ -33,6 +36,12 @@ impl<R> Pool<R> {
             self.start(now);
             self.circuit.note_start(now);
         }
+    }
+
+    /// Whether nobody waits and nobody is wanted; at a glance, as it is asked for each message.
+    fn is_settled(&self) -> bool {
+        let waiting = self.queue.len() + self.behind + self.replacements;
+        waiting == 0 && self.alive >= self.limits.min_processes
     }
 
     /// Whom to ask next: an idle one, else the one with the least to do that may be given more.
@@ -58,7 +67,7 @@ impl<R> Pool<R> {
         self.behind += usize::from(!process.owed.is_empty());
         process.given += 1;
         let waited = now.saturating_duration_since(request.arrived);
-        self.actions.push_back(Action::Write { process: key, line: request.line.clone(), waited });
+        self.actions.push_back(Action::Write { process: key, waited });
         process.owed.push_back(Owed { request, written: now });
         if self.limits.max_requests.is_some_and(|most| process.given >= most) {
             process.is_retiring = true;
@@ -87,6 +96,7 @@ impl<R> Pool<R> {
             state: State::Starting,
             since: now,
             owed: VecDeque::new(),
+            written: 0,
             given: 0,
             has_replied: false,
             is_retiring: false,
@@ -135,7 +145,7 @@ impl<R> Pool<R> {
         }
         self.end(key, why);
         let process = self.processes.get_mut(&key).expect("it has not ended yet");
-        if let Some(owed) = process.owed.pop_front() {
+        if let Some(owed) = process.take_first() {
             self.actions.push_back(Action::Fail(owed.request.token, failure));
         }
         self.balance(now);

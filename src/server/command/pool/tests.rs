@@ -29,11 +29,16 @@ fn limits() -> Limits {
 struct Stage {
     pool: Pool<u32>,
     now: Instant,
+    said: Vec<String>,
 }
 
 impl Stage {
     fn new(limits: Limits) -> Self {
-        Self { pool: Pool::new(limits, 0, |&number| number == GONE), now: Instant::now() }
+        Self {
+            pool: Pool::new(limits, 0, |&number| number == GONE),
+            now: Instant::now(),
+            said: Vec::new(),
+        }
     }
 
     /// With so many processes that wait for their first request.
@@ -42,17 +47,20 @@ impl Stage {
         let mut stage = Self::new(limits);
         stage.pool.begin(stage.now);
         (0..count).for_each(|key| stage.pool.started(stage.now, Key(key)));
-        while stage.pool.next_action().is_some() {}
+        stage.forget();
         stage
     }
 
     fn request(&mut self, number: u32) {
-        self.pool.request(self.now, number, Arc::from(format!("{number:04}\n").as_bytes()));
+        self.pool.request(self.now, number, format!("{number:04}\n").into_bytes());
+        self.listen();
     }
 
     fn reply(&mut self, key: u64) -> Option<u32> {
+        self.listen();
         let line = self.pool.line(self.now, Key(key));
         self.pool.settle(self.now);
+        self.listen();
         match line {
             Line::Reply(number, _) => Some(number),
             Line::Unasked | Line::Unheard => None,
@@ -65,21 +73,20 @@ impl Stage {
         while let Some(at) = self.pool.wake().filter(|&at| at <= until) {
             self.now = self.now.max(at);
             self.pool.tick(self.now);
+            self.listen();
             assert!(self.pool.wake().is_none_or(|next| next > self.now), "it spins");
         }
         self.now = until;
     }
 
-    /// What the pool has asked for since the last look.
-    #[track_caller]
-    fn check(&mut self, expected: &str) {
-        let mut said = Vec::new();
+    /// Takes note of what the pool has asked for.
+    fn listen(&mut self) {
         while let Some(action) = self.pool.next_action() {
-            said.push(match action {
+            self.said.push(match action {
                 Action::Start(key) => format!("start {}", key.0),
-                Action::Write { process, line, .. } => {
-                    let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-                    format!("{line} to {}", process.0)
+                Action::Write { process, .. } => {
+                    let line = self.pool.unwritten(process).unwrap();
+                    format!("{} to {}", String::from_utf8_lossy(line).trim_end(), process.0)
                 }
                 Action::Fail(number, failure) => format!("{number} {failure:?}"),
                 Action::End(key) => format!("end {}", key.0),
@@ -87,13 +94,26 @@ impl Stage {
                 Action::CircuitClosed => "closed".to_owned(),
             });
         }
-        assert_eq!(said.join(", "), expected);
+    }
+
+    fn forget(&mut self) {
+        self.listen();
+        self.said.clear();
+    }
+
+    /// What the pool has asked for since the last look.
+    #[track_caller]
+    fn check(&mut self, expected: &str) {
+        self.listen();
+        assert_eq!(std::mem::take(&mut self.said).join(", "), expected);
     }
 
     /// The process of that number, just ordered, starts and dies at once.
     fn die_at_once(&mut self, key: u64) {
         self.pool.started(self.now, Key(key));
+        self.listen();
         self.pool.ended(self.now, Key(key), 0);
+        self.listen();
     }
 }
 
@@ -395,11 +415,12 @@ fn replies_of_those_that_run_do_not_hasten_the_starts_of_those_that_die() {
     for (key, pause) in [100, 200, 400, 800, 1000, 1000].into_iter().enumerate() {
         let key = key as u64 + 1;
         stage.pool.started(stage.now, Key(key));
+        stage.listen();
         assert_eq!(stage.pool.ended(stage.now, Key(key), 5), None);
         // The other one goes on answering, and there is always one more request.
         assert!(stage.reply(0).is_some());
         stage.request(2);
-        while stage.pool.next_action().is_some() {}
+        stage.forget();
         stage.pass(pause * MS - MS);
         stage.check("");
         stage.pass(MS);
@@ -409,7 +430,7 @@ fn replies_of_those_that_run_do_not_hasten_the_starts_of_those_that_die() {
     stage.pool.started(stage.now, Key(7));
     assert_eq!(stage.reply(7), Some(2));
     stage.request(3);
-    while stage.pool.next_action().is_some() {}
+    stage.forget();
     stage.request(4);
     stage.pool.ended(stage.now, Key(7), 0);
     stage.check("3 ProcessEnded, start 8");
@@ -429,7 +450,7 @@ fn one_that_has_answered_is_replaced_at_once_though_others_died() {
         stage.pool.start_failed(stage.now, Key(key));
         stage.pass(SECOND);
     }
-    while stage.pool.next_action().is_some() {}
+    stage.forget();
     stage.pool.start_failed(stage.now, Key(7));
     assert_eq!(stage.pool.ended(stage.now, Key(0), 0), None);
     stage.check("2 ProcessEnded, start 8");
@@ -448,7 +469,8 @@ fn nobody_waits_for_a_process_that_cannot_be_started() {
 
 #[test]
 fn one_that_the_pool_before_had_ordered_is_ended_when_it_is_there() {
-    let mut stage = Stage { pool: Pool::new(limits(), 7, |_| false), now: Instant::now() };
+    let mut stage =
+        Stage { pool: Pool::new(limits(), 7, |_| false), now: Instant::now(), said: Vec::new() };
     stage.pool.begin(stage.now);
     stage.pool.started(stage.now, Key(6));
     stage.check("start 7, end 6");

@@ -23,15 +23,18 @@ impl SharedProgram {
                     let (keeper, program) = (&self.keeper, &self.plan.program);
                     self.reporter.order(keeper, self.plan.listener, key, program);
                 }
-                Action::Write { process, line, waited } => {
+                Action::Write { process: key, waited } => {
                     self.recorders.observe_wait(waited);
-                    if let Some(running) = self.running(process) {
+                    let line = self.pool.unwritten(key);
+                    let process = self.processes.get_mut(&key);
+                    let running = process.and_then(|process| process.running.as_mut());
+                    if let Some((line, running)) = line.zip(running) {
                         running.input.write(line);
                         running.register_input(desk);
                     }
-                    self.show(process);
+                    self.show(key);
                 }
-                Action::Fail(asker, failure) => self.fail(asker, failure, desk.now),
+                Action::Fail(asker, failure) => self.fail(asker, failure, desk),
                 Action::End(key) => {
                     if let Some(running) = self.running(key) {
                         let id = running.id;
@@ -73,7 +76,7 @@ impl SharedProgram {
         }
     }
 
-    pub(super) fn fail(&mut self, asker: Asker, failure: Failure, now: Instant) {
+    fn fail(&mut self, asker: Asker, failure: Failure, desk: &mut Desk<'_>) {
         let Asker::Client(ticket, _) = asker else {
             if let Some(proof) = &mut self.proof {
                 let reply_timeout = self.plan.limits.reply_timeout.unwrap_or_default();
@@ -89,22 +92,28 @@ impl SharedProgram {
             Failure::StartFailed => CommandRefusal::StartFailed,
             Failure::ReplyTimeout => {
                 instruments.timed_out();
-                return self.answer(ticket, Late::TimedOut, now);
+                return self.answer(ticket, Late::TimedOut, desk);
             }
             Failure::ClientGone => return ticket.forgo(),
-            Failure::ProcessEnded => return self.answer(ticket, Late::Failed, now),
+            Failure::ProcessEnded => return self.answer(ticket, Late::Failed, desk),
         };
         instruments.refused(refusal);
         let late = match self.plan.overload_reply.as_str() {
             "" => Late::Failed,
             reply => Late::Reply(reply.to_owned()),
         };
-        self.answer(ticket, late, now);
+        self.answer(ticket, late, desk);
     }
 
-    pub(super) fn answer(&mut self, ticket: Ticket, late: Late, now: Instant) {
-        if let Err(refused) = ticket.resolve(late) {
-            self.unsent.push_back((refused.ticket, refused.late));
+    pub(super) fn answer(&mut self, ticket: Ticket, late: Late, desk: &mut Desk<'_>) {
+        let answered = desk.outbox.answer(ticket, late);
+        self.keep_unsent(answered, desk.now);
+    }
+
+    /// What found no room is offered again.
+    pub(super) fn keep_unsent(&mut self, answered: Result<(), (Ticket, Late)>, now: Instant) {
+        if let Err(unsent) = answered {
+            self.unsent.push_back(unsent);
             self.offer_at.get_or_insert(now + OFFER_AGAIN);
         }
     }

@@ -67,7 +67,7 @@ impl Model {
             Event::Request => {
                 self.requests += 1;
                 self.open.insert(self.requests, self.now);
-                let line = Arc::from(format!("{:04}\n", self.requests).as_bytes());
+                let line = format!("{:04}\n", self.requests).into_bytes();
                 self.pool.request(self.now, self.requests, line);
             }
             Event::Started(at) => {
@@ -164,8 +164,9 @@ impl Model {
         while let Some(action) = self.pool.next_action() {
             match action {
                 Action::Start(key) => self.ordered.push(key),
-                Action::Write { process, line, .. } => {
-                    let number = String::from_utf8_lossy(&line).trim().parse().unwrap();
+                Action::Write { process, .. } => {
+                    let line = self.pool.unwritten(process).expect("something is to be written");
+                    let number = String::from_utf8_lossy(line).trim().parse().unwrap();
                     let process = self.running.get_mut(&process).expect("it runs");
                     assert!(!process.is_to_end && !process.has_hung_up, "{number} goes astray");
                     process.owed.push_back((number, self.now));
