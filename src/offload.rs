@@ -8,6 +8,7 @@ mod pool;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::responder::{Answer, Client, Context, Factory, Reply, Responder};
 
@@ -61,7 +62,8 @@ where
 ///   goes on to hold its thread. [`Answer::LaterWithin`] from here has no bound of its own.
 /// - [`Context::delay`] sleeps, which holds the thread too.
 /// - A panic closes its connection as `responder_panic`, and the thread goes on.
-/// - A question is not asked any more if its connection has ended meanwhile.
+/// - A question is not asked any more if its connection has ended meanwhile, or its
+///   `reply_timeout` is over.
 /// - The threads end when the last clone, factory and responder of this pool are gone, after what
 ///   is queued was done. Whoever drops that last one waits for them for a second; a thread that is
 ///   stuck in a call is then left behind.
@@ -135,6 +137,7 @@ impl Offload {
                 peer: client.peer,
                 local: client.local,
             })),
+            reply_timeout: client.reply_timeout,
             offload: offload.clone(),
         }
     }
@@ -171,6 +174,8 @@ impl fmt::Debug for Offload {
 /// Stands with the worker for a responder that is asked elsewhere; see [`Offload`].
 pub struct Offloaded {
     desk: Arc<Desk>,
+    /// How long its connection waits for an answer.
+    reply_timeout: Option<Duration>,
     offload: Offload,
 }
 
@@ -178,7 +183,8 @@ impl Offloaded {
     /// Whether the question was taken. If so, its answer comes later.
     fn ask(&self, what: What, context: &mut Context<'_>) -> bool {
         let Offload { pool, max_waiting, .. } = &self.offload;
-        let question = Question::new(what, context);
+        let until = self.reply_timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let question = Question::new(what, context, until);
         self.desk.put(question, || pool.submit(&self.desk, *max_waiting)).is_ok()
     }
 

@@ -54,13 +54,21 @@ pub struct Client<'a> {
     pub peer: Option<SocketAddr>,
     /// The address that the peer reached; `None` on a Unix socket.
     pub local: Option<SocketAddr>,
+    /// How long an answer that comes later may take; `None`: nobody said.
+    pub(crate) reply_timeout: Option<Duration>,
 }
 
 impl<'a> Client<'a> {
     /// A client of that listener.
     #[must_use]
     pub fn new(listener: &'a str, peer: Option<SocketAddr>, local: Option<SocketAddr>) -> Self {
-        Self { listener, peer, local }
+        Self { listener, peer, local, reply_timeout: None }
+    }
+
+    /// The same, of a listener that waits so long for an answer.
+    #[must_use]
+    pub(crate) fn with_reply_timeout(self, timeout: Duration) -> Self {
+        Self { reply_timeout: Some(timeout), ..self }
     }
 }
 

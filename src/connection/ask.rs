@@ -93,7 +93,8 @@ impl Connection {
     pub(super) fn make_responder(&mut self, turn: &mut Turn<'_>) {
         let Service::Custom(factory) = &self.conversation.service else { return };
         let local = self.peer.and_then(|_| local_address(&self.socket));
-        let client = responder::Client::new(&self.conversation.name, self.peer, local);
+        let client = responder::Client::new(&self.conversation.name, self.peer, local)
+            .with_reply_timeout(self.conversation.reply_timeout);
         match catch_unwind(AssertUnwindSafe(|| factory(&client))) {
             Ok(responder) => self.responder = Some(responder),
             Err(_) => {

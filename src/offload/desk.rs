@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
@@ -56,6 +56,8 @@ pub(super) struct Question {
     what: What,
     number: u64,
     ticket: Unused,
+    /// From then on nobody waits for the answer; `None`: not as far as the clock can tell.
+    until: Option<Instant>,
 }
 
 pub(super) enum What {
@@ -73,8 +75,12 @@ enum Work {
 }
 
 impl Question {
-    pub(super) fn new(what: What, context: &mut Context<'_>) -> Self {
-        Self { what, number: context.message(), ticket: Unused(Some(context.ticket())) }
+    pub(super) fn new(what: What, context: &mut Context<'_>, until: Option<Instant>) -> Self {
+        Self { what, number: context.message(), ticket: Unused(Some(context.ticket())), until }
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.until.is_none_or(|until| Instant::now() < until)
     }
 }
 
@@ -144,7 +150,8 @@ impl Desk {
         if let Some(end) = state.end.take() {
             return Some(Work::End(std::mem::replace(&mut state.occupant, Occupant::Gone), end));
         }
-        let Some(question) = state.question.take() else {
+        // The connection of one that is overdue may linger, long before it ends.
+        let Some(question) = state.question.take().filter(Question::is_awaited) else {
             state.is_scheduled = false;
             return None;
         };
@@ -152,7 +159,7 @@ impl Desk {
     }
 
     fn ask(&self, occupant: Occupant, question: Question) -> bool {
-        let Question { what, number, mut ticket } = question;
+        let Question { what, number, mut ticket, until: _ } = question;
         let (occupant, late) = match contained(|| occupant.responder()) {
             Err(Panicked) => (Occupant::Gone, Some(Late::Panicked)),
             Ok(None) => (Occupant::Gone, Some(Late::Failed)),

@@ -1,9 +1,10 @@
 //! Panics, timeouts and stops of responders on threads of their own.
 
 use std::cell::RefCell;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
+use talkback::offload::Offload;
 use talkback::{Answer, Context, Reply, Responder, Server};
 
 use super::{eventually_closed_of, gate, gated, pool, start};
@@ -120,6 +121,77 @@ fn a_call_that_takes_too_long_costs_its_connection_which_ends_when_it_returns() 
     assert!(ended.try_recv().is_err(), "it is still asked");
     gate.let_one_pass();
     assert_eq!(ended.recv_timeout(PATIENCE).unwrap(), "responder_timeout");
+}
+
+/// A pool's one thread is held until an answer is due, and on; who waits for it then lingers as
+/// long as the client likes.
+#[track_caller]
+fn overdue(pool: &Offload) -> (Server, super::Gate, Receiver<String>) {
+    let mut config = config();
+    config.listeners[0].reply_timeout = Duration::from_millis(300);
+    config.limits.linger_timeout = PATIENCE;
+    let (gate, turnstile) = gate();
+    let (ends, ended) = channel();
+    let server = start(&config, pool, move || {
+        turnstile.pass("made");
+        Ending(ends.clone(), turnstile.clone())
+    });
+    (server, gate, ended)
+}
+
+#[test]
+fn a_question_whose_time_is_over_is_not_asked_and_the_end_comes_once() {
+    let pool = pool(1);
+    let (server, gate, ended) = overdue(&pool);
+    let mut clients = [(); 2].map(|()| {
+        let mut client = connect(&server);
+        client.echo("hello\n");
+        gate.expect("made");
+        gate.expect("hello");
+        client
+    });
+    clients[0].send("block\n");
+    gate.expect("block");
+    clients[1].send("never\n");
+    // It has not closed yet.
+    clients[1].expect_end();
+    gate.let_one_pass();
+    let mut next = connect(&server);
+    next.echo("next\n");
+    gate.expect("made");
+    gate.expect("next");
+    assert!(ended.try_recv().is_err(), "nobody has left");
+    drop((clients, next));
+    eventually_closed(&server, &[("responder_timeout", 2), ("peer_closed", 1)]);
+    server.drain();
+    drop(pool);
+    let mut ends: Vec<_> = ended.iter().collect();
+    ends.sort();
+    assert_eq!(ends, ["peer_closed", "responder_timeout", "responder_timeout"]);
+}
+
+#[test]
+fn a_client_whose_greeting_is_overdue_gets_no_responder() {
+    let pool = pool(1);
+    let (server, gate, ended) = overdue(&pool);
+    let mut blocked = connect(&server);
+    blocked.send("block\n");
+    gate.expect("made");
+    gate.expect("block");
+    let mut late = connect(&server);
+    late.expect_end();
+    gate.let_one_pass();
+    let mut next = connect(&server);
+    next.echo("next\n");
+    gate.expect("made");
+    gate.expect("next");
+    drop((blocked, late, next));
+    eventually_closed(&server, &[("responder_timeout", 2), ("peer_closed", 1)]);
+    server.drain();
+    drop(pool);
+    let mut ends: Vec<_> = ended.iter().collect();
+    ends.sort();
+    assert_eq!(ends, ["peer_closed", "responder_timeout"]);
 }
 
 #[test]
