@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::lookup::{Literal, Lookup, Test, TooLarge};
-use super::pattern::Pattern;
+use super::pattern::{MAX_SET_BYTES, Pattern};
 use super::plan::{Assignment, Becomes, Condition, Plan, Rules};
 use super::reach::{self, Subject};
 use super::spec::{Fault, Matcher, Rule, RuleBook, RuleFault};
@@ -70,12 +70,20 @@ pub(super) fn compile_within(
 }
 
 fn too_large(error: TooLarge) -> RuleFault {
-    let problem = match error {
-        TooLarge::Literals => "hold more text than can be searched for at once",
-        TooLarge::Patterns => "have patterns that together become too large; repeat less in them",
-    };
-    let place = Place { rule: None, key: "rules", ..Place::default() };
-    place.fault(None, problem)
+    match error {
+        TooLarge::Literals => {
+            let place = Place { rule: None, key: "rules", ..Place::default() };
+            place.fault(None, "hold more text than can be searched for at once")
+        }
+        TooLarge::Patterns(rule) => {
+            let place = Place { rule: Some(rule as usize), key: "matches", ..Place::default() };
+            let problem = format!(
+                "up to here the patterns without a text of their own become larger than \
+                 {MAX_SET_BYTES} bytes together; repeat less in them"
+            );
+            place.fault(None, problem)
+        }
+    }
 }
 
 /// Where a fault is.

@@ -105,7 +105,8 @@ pub(super) type Borrowed<'l> = Option<PoolGuard<'l, Scratch, MakeScratch>>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TooLarge {
     Literals,
-    Patterns,
+    /// Those that are tried together, from the first up to this rule's.
+    Patterns(u32),
 }
 
 impl Lookup {
@@ -125,8 +126,13 @@ impl Lookup {
         let together = match which.is_empty() {
             true => None,
             false => {
-                let which = which.iter().map(|pattern| &patterns[*pattern]);
-                Some(PatternsAtOnce::new(which).ok_or(TooLarge::Patterns)?)
+                let which: Vec<&Pattern> =
+                    which.iter().map(|pattern| &patterns[*pattern]).collect();
+                let too_large = || {
+                    let most = PatternsAtOnce::most(&which);
+                    TooLarge::Patterns(together_rules[most][0])
+                };
+                Some(PatternsAtOnce::new(&which).ok_or_else(too_large)?)
             }
         };
         let first_together = together_rules.iter().flatten().min().copied().unwrap_or(NONE);

@@ -16,11 +16,13 @@ const MAX_PATTERN_BYTES: usize = 64 << 10;
 /// What one pattern may become.
 const MAX_COMPILED_BYTES: usize = 1 << 20;
 /// What all patterns of a book may become.
-const MAX_SET_BYTES: usize = 16 << 20;
+pub(super) const MAX_SET_BYTES: usize = 16 << 20;
 /// States that searches have met, kept for the next one in each thread: of one pattern, and of
 /// those tried together. Less than twice what the pattern takes is no use, and makes it slow.
 const CACHE_BYTES: usize = 2 << 20;
 const SET_CACHE_BYTES: usize = 32 << 20;
+/// What all have in common, to skip texts without it, is looked for in the time of their square.
+const MAX_COMPARED: usize = 1000;
 /// The table that takes a text apart fastest. One with Unicode's `\w` would take most of a MiB for
 /// each pattern, and saves such a pattern no more than half of its time.
 const MAX_TABLE_BYTES: usize = 64 << 10;
@@ -147,15 +149,29 @@ pub(super) struct SetCache {
 
 impl PatternsAtOnce {
     /// `None` when together they would become too large.
-    pub(super) fn new<'p>(patterns: impl IntoIterator<Item = &'p Pattern>) -> Option<Self> {
-        let hirs: Vec<&Hir> = patterns.into_iter().map(|pattern| &pattern.hir).collect();
+    pub(super) fn new(patterns: &[&Pattern]) -> Option<Self> {
+        let hirs: Vec<&Hir> = patterns.iter().map(|pattern| &pattern.hir).collect();
         let config = Config::new()
             .match_kind(MatchKind::All)
             .which_captures(WhichCaptures::None)
+            .auto_prefilter(hirs.len() <= MAX_COMPARED)
             .nfa_size_limit(Some(MAX_SET_BYTES))
             .hybrid_cache_capacity(SET_CACHE_BYTES);
         let regex = Regex::builder().configure(config).build_many_from_hir(&hirs).ok()?;
         Some(Self { regex })
+    }
+
+    /// How many of the first ones do not become too large together, as all of them do.
+    pub(super) fn most(patterns: &[&Pattern]) -> usize {
+        let (mut most, mut too_many) = (0, patterns.len());
+        while most + 1 < too_many {
+            let count = most.midpoint(too_many);
+            match Self::new(&patterns[..count]) {
+                Some(_) => most = count,
+                None => too_many = count,
+            }
+        }
+        most
     }
 
     pub(super) fn create_cache(&self) -> SetCache {

@@ -28,10 +28,7 @@ type When<'a> = Vec<(&'a str, &'a str)>;
 /// for no more of the state, so these are grouped by what they ask for.
 pub(super) fn covered(subjects: &[Subject<'_>], patterns: &[Pattern]) -> Vec<(usize, usize)> {
     let folding = Folding::of(ignoring(subjects.iter().filter_map(|subject| subject.test)));
-    let asks_texts = subjects
-        .iter()
-        .any(|subject| matches!(subject.test, Some(Test::Equals(l)) if !l.ignores_case));
-    let mut groups: HashMap<When<'_>, Group> = HashMap::new();
+    let mut groups: HashMap<When<'_>, Group<'_>> = HashMap::new();
     for (rule, subject) in (0..).zip(subjects) {
         if let Some(test) = subject.test
             && !subject.is_limited
@@ -40,24 +37,24 @@ pub(super) fn covered(subjects: &[Subject<'_>], patterns: &[Pattern]) -> Vec<(us
             groups.entry(when.collect()).or_default().add(rule, test, patterns, &folding);
         }
     }
-    let mut covers: HashMap<When<'_>, Cover> = groups
-        .into_iter()
-        .map(|(when, group)| (when, Cover::new(group, patterns, asks_texts)))
-        .collect();
-    let mut found = Vec::new();
     for (rule, subject) in (0..).zip(subjects) {
         let Some(test) = subject.test else { continue };
-        let mut first = rule;
         for when in weaker(subject.when) {
-            if let Some(cover) = covers.get_mut(&when) {
-                first = first.min(cover.first(test, &folding));
+            if let Some(group) = groups.get_mut(&when) {
+                group.asking.push((rule, test));
             }
         }
-        if first < rule {
-            found.push((rule as usize, first as usize));
+    }
+    let mut first = BTreeMap::new();
+    // One after another: what is searched in takes far more than the rules themselves, and there
+    // may be as many groups as rules.
+    for group in groups.into_values() {
+        for (rule, cover) in group.covered(patterns, &folding) {
+            let best = first.entry(rule as usize).or_insert(cover as usize);
+            *best = (cover as usize).min(*best);
         }
     }
-    found
+    first.into_iter().collect()
 }
 
 /// The first rule that answers every text at any time.
@@ -87,15 +84,17 @@ fn weaker(when: &BTreeMap<String, String>) -> Vec<When<'_>> {
 
 /// Rules that ask for the same values of the state.
 #[derive(Default)]
-struct Group {
+struct Group<'a> {
     any: Option<u32>,
     exact: Gathered,
     folded: Gathered,
     /// By the place of the pattern, the first rule.
     patterns: BTreeMap<usize, u32>,
+    /// The rules that one of these may cover.
+    asking: Vec<(u32, &'a Test)>,
 }
 
-impl Group {
+impl Group<'_> {
     fn add(&mut self, rule: u32, test: &Test, patterns: &[Pattern], folding: &Folding) {
         type Pick = fn(&mut Gathered) -> &mut BTreeMap<String, Vec<u32>>;
         let (literal, pick): (&Literal, Pick) = match test {
@@ -123,6 +122,16 @@ impl Group {
             keep(&mut self.folded, folding.folded(&literal.text));
         }
     }
+
+    /// Those asking that one before them covers, each with the first such.
+    fn covered(mut self, patterns: &[Pattern], folding: &Folding) -> Vec<(u32, u32)> {
+        let asking = std::mem::take(&mut self.asking);
+        let is_text = |test: &Test| matches!(test, Test::Equals(text) if !text.ignores_case);
+        let asks_texts = asking.iter().any(|(_, test)| is_text(test));
+        let mut cover = Cover::new(self, patterns, asks_texts);
+        let first = asking.into_iter().map(|(rule, test)| (rule, cover.first(test, folding)));
+        first.filter(|(rule, first)| first < rule).collect()
+    }
 }
 
 /// A group, arranged for the search.
@@ -136,10 +145,10 @@ struct Cover {
 }
 
 impl Cover {
-    fn new(group: Group, patterns: &[Pattern], asks_texts: bool) -> Self {
-        let Group { any, exact, folded, patterns: own } = group;
+    fn new(group: Group<'_>, patterns: &[Pattern], asks_texts: bool) -> Self {
+        let Group { any, exact, folded, patterns: own, asking: _ } = group;
         let at_once = if asks_texts && !own.is_empty() {
-            PatternsAtOnce::new(own.keys().map(|at| &patterns[*at]))
+            PatternsAtOnce::new(&own.keys().map(|at| &patterns[*at]).collect::<Vec<_>>())
         } else {
             None
         };

@@ -207,6 +207,21 @@ fn patterns_that_together_become_too_large_are_told_once() {
 }
 
 #[test]
+fn patterns_that_are_tried_together_have_a_bound_which_the_first_rule_beyond_it_tells() {
+    let rule = |number| matches(&format!("^[ab]{{9000}}c{number}$"));
+    let rules = || (0..100).flat_map(|number| [equals(&number.to_string()), rule(number)]);
+    let faults = Rules::compile(&book(rules())).map(|_| ()).expect_err("it is refused");
+    let [fault] = &faults[..] else { panic!("{faults:?}") };
+    let problem = "up to here the patterns without a text of their own become larger than \
+                   16777216 bytes together; repeat less in them";
+    assert_eq!((fault.key, &*fault.problem), ("matches", problem));
+    let at = fault.rule.unwrap();
+    assert!(rules().nth(at).is_some_and(|rule| matches!(rule.matcher, Matcher::Matches(_))));
+    is_taken(rules().take(at));
+    assert!(Rules::compile(&book(rules().take(at + 1))).is_err());
+}
+
+#[test]
 fn a_matcher_that_is_empty_is_a_fault_but_for_the_empty_line() {
     let problem = "is empty, and so is part of every text; a rule for any text has none";
     for (rule, key) in
