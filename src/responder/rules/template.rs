@@ -290,10 +290,6 @@ fn named(written: &str, name: &str, scope: &Scope<'_>) -> Result<Part, String> {
     if scope.captures.is_none() && matches!(name, "message" | "count") {
         return Err(format!("{written} names nothing: there is no message yet"));
     }
-    if let Some(range) = name.strip_prefix("random") {
-        return random(range)
-            .ok_or_else(|| format!("{written} is no range; such as {{random:1..6}}, low to high"));
-    }
     match name {
         "message" => return Ok(Part::Message),
         "peer" => return Ok(Part::Peer),
@@ -303,6 +299,11 @@ fn named(written: &str, name: &str, scope: &Scope<'_>) -> Result<Part, String> {
     }
     if let Ok(variable) = scope.variables.binary_search_by(|known| known.as_str().cmp(name)) {
         return Ok(Part::Variable(variable));
+    }
+    // No variable has the name of a range, but its name may begin like one.
+    if let Some(range) = name.strip_prefix("random") {
+        return random(range)
+            .ok_or_else(|| format!("{written} is no range; such as {{random:1..6}}, low to high"));
     }
     let known = scope.variables.iter().map(String::as_str).chain(BUILT_IN);
     let group = match scope.captures {

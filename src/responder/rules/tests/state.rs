@@ -32,6 +32,12 @@ fn a_variable_that_only_a_rule_names_begins_empty() {
 }
 
 #[test]
+fn a_variable_may_be_called_like_the_beginning_of_a_range() {
+    let rules = [any().sets("random_id", "7").sends("{random_id} {random:3..3}")];
+    check(&book(rules), [("a", Some("7 3"))]);
+}
+
+#[test]
 fn all_conditions_must_hold() {
     let rules = [
         equals("a").sets("a", "1"),
