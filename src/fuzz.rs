@@ -51,6 +51,16 @@ pub fn config(input: &[u8]) {
     }
 }
 
+/// The reader of rules files, and the rules, against a slow model that tries one after another.
+///
+/// The file, and behind a NUL each what a client says.
+pub fn rules(input: &[u8]) {
+    let mut parts = input.split(|byte| *byte == 0);
+    let file = parts.next().unwrap_or_default();
+    let messages: Vec<_> = parts.map(String::from_utf8_lossy).collect();
+    config::trial::check_rules(file, &messages);
+}
+
 /// The sidecar's reader of request heads, against a slow model, whatever the cuts.
 ///
 /// One byte is the limit less one, three are the strides of one of the ways to cut. The rest is

@@ -5,6 +5,8 @@
 mod keys;
 mod load;
 #[cfg(any(test, fuzzing))]
+pub(super) mod trial;
+#[cfg(any(test, fuzzing))]
 pub(super) mod written;
 
 use std::collections::BTreeSet;

@@ -16,6 +16,8 @@ use super::{
     Origin, Overrides, Setting, Source,
 };
 
+pub(crate) use super::rules::trial::check_rules;
+
 const FILE: &str = "t.toml";
 /// The files that this one may name.
 const RULES: [(&str, &[u8]); 2] = [
@@ -65,8 +67,9 @@ fn path(fault: &Fault) -> Option<&str> {
     }
 }
 
+/// A refusal is one line that can be read, and says where in the lines of its file.
 #[track_caller]
-fn check_fault(fault: &Fault, lines: &[&[u8]]) {
+pub(super) fn check_place(fault: &Fault, lines: &[&[u8]]) {
     let shown = fault.to_string();
     assert!(!shown.contains(char::is_control), "{shown:?}");
     assert!(shown.chars().count() <= MAX_LINE, "{} characters: {shown}", shown.chars().count());
@@ -81,6 +84,11 @@ fn check_fault(fault: &Fault, lines: &[&[u8]]) {
         Some(Origin::Environment(_)) => {}
         Some(Origin::Default | Origin::Flag(_)) | None => panic!("it does not say where: {shown}"),
     }
+}
+
+#[track_caller]
+fn check_fault(fault: &Fault, lines: &[&[u8]]) {
+    check_place(fault, lines);
     let table = fault.key.split('[').next().unwrap_or_default();
     let is_known = Key::find(&fault.key).is_some()
         || reference().iter().any(|key| key.split().0 == table && !table.is_empty());
@@ -88,7 +96,7 @@ fn check_fault(fault: &Fault, lines: &[&[u8]]) {
         "" => fault.problem.starts_with("not TOML: "),
         _ => is_known || fault.problem.starts_with("unknown key; "),
     };
-    assert!(is_named, "it does not name a key: {shown}");
+    assert!(is_named, "it does not name a key: {fault}");
 }
 
 #[track_caller]

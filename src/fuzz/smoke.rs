@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{RngSeed, TestRunner};
 
-use super::{config, framing, request_head};
-use crate::config::{Environment, Overrides, load, reference, rules_reference as rules};
+use super::{config, framing, request_head, rules};
+use crate::config::{Environment, Overrides, load, reference, rules_reference};
 
 /// What a corpus may weigh at most: it is read on every run, and by people.
 const MAX_FILES: usize = 200;
@@ -103,6 +103,11 @@ fn config_holds_for_its_corpus_and_mutations_of_it() {
 }
 
 #[test]
+fn rules_hold_for_their_corpus_and_mutations_of_it() {
+    check("rules", rules, 6_000);
+}
+
+#[test]
 fn request_head_holds_for_its_corpus_and_mutations_of_it() {
     check("request_head", request_head, 40_000);
 }
@@ -111,7 +116,9 @@ fn request_head_holds_for_its_corpus_and_mutations_of_it() {
 #[test]
 fn every_key_stands_in_the_corpus_of_config_with_a_value_of_its_own() {
     let path = |name| fuzz().join("corpus/config").join(name);
-    for (name, keys) in [("every-key-at-another-value", reference()), ("rules-inline", rules())] {
+    for (name, keys) in
+        [("every-key-at-another-value", reference()), ("rules-inline", rules_reference())]
+    {
         let text = fs::read_to_string(path(name)).unwrap();
         for key in keys {
             let name = key.name.rsplit('.').next().unwrap();
@@ -137,7 +144,7 @@ fn every_target_only_calls_its_check() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     targets.sort();
-    assert_eq!(targets, ["config.rs", "framing.rs", "request_head.rs"]);
+    assert_eq!(targets, ["config.rs", "framing.rs", "request_head.rs", "rules.rs"]);
     for file in targets {
         let target = file.trim_end_matches(".rs");
         let text = fs::read_to_string(fuzz().join("fuzz_targets").join(&file)).unwrap();

@@ -16,6 +16,8 @@ mod spec;
 mod state;
 mod template;
 mod timestamp;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod trial;
 mod verdict;
 
 use std::sync::Arc;

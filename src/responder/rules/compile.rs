@@ -462,7 +462,7 @@ fn key(matcher: &Matcher) -> &'static str {
     }
 }
 
-fn written(matcher: &Matcher) -> &str {
+pub(super) fn written(matcher: &Matcher) -> &str {
     match matcher {
         Matcher::Any => "",
         Matcher::Equals(text)

@@ -1,92 +1,13 @@
 //! Any rules and any messages, against a model that tries one rule after another.
 
-use std::sync::Arc;
-
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use regex_automata::meta::Regex;
 
-use super::{Conversation, Matcher, Rule, RuleBook, Rules, book, prefix, rule};
+use super::{Matcher, Rule, RuleBook, book, prefix, rule};
 use crate::responder::rules::fold::Folding;
-
-// ---- the model: it shares no code with the rules ----
-
-struct Model<'b> {
-    book: &'b RuleBook,
-    x: String,
-    uses: Vec<u32>,
-}
-
-impl<'b> Model<'b> {
-    fn new(book: &'b RuleBook) -> Self {
-        Self { book, x: String::new(), uses: vec![0; book.rules.len()] }
-    }
-
-    /// Which rule answers, and with what.
-    fn hear(&mut self, message: &str) -> Option<(usize, String)> {
-        let (at, groups) = self.book.rules.iter().enumerate().find_map(|(at, rule)| {
-            let holds = rule.when.get("x").is_none_or(|wanted| *wanted == self.x);
-            let is_left = rule.times.is_none_or(|times| self.uses[at] < times);
-            let groups = fits(rule, message).filter(|_| holds && is_left)?;
-            Some((at, groups))
-        })?;
-        self.uses[at] += 1;
-        let rule = &self.book.rules[at];
-        let fill = |text: &str, x: &str| {
-            let mut text = text.replace("{x}", x);
-            for (number, group) in groups.iter().enumerate() {
-                text = text.replace(&format!("${{{number}}}"), group);
-            }
-            text
-        };
-        if let Some(text) = rule.set.get("x") {
-            self.x = fill(text, &self.x);
-        }
-        let turn = (self.uses[at] - 1) as usize % rule.send.len();
-        Some((at, fill(&rule.send[turn], &self.x)))
-    }
-}
-
-/// The groups of a rule that fits.
-fn fits(rule: &Rule, message: &str) -> Option<Vec<String>> {
-    let fold = |character: char| match character {
-        _ if !rule.ignore_case => character,
-        'A'..='Z' => character.to_ascii_lowercase(),
-        '\u{212A}' => 'k',
-        'ẞ' => 'ß',
-        'Σ' | 'ς' => 'σ',
-        _ => character,
-    };
-    let characters: Vec<char> = message.chars().collect();
-    let folded: Vec<char> = message.chars().map(fold).collect();
-    let wanted = |text: &str| text.chars().map(fold).collect::<Vec<char>>();
-    let part = |range: std::ops::Range<usize>| characters[range].iter().collect::<String>();
-    let (all, end) = (String::new(), characters.len());
-    match &rule.matcher {
-        Matcher::Any => Some(vec![all]),
-        Matcher::Equals(text) => (folded == wanted(text)).then(|| vec![all]),
-        Matcher::Prefix(text) => {
-            let wanted = wanted(text);
-            folded.starts_with(&wanted).then(|| vec![all, part(wanted.len()..end)])
-        }
-        Matcher::Contains(text) => {
-            let wanted = wanted(text);
-            let at = folded.windows(wanted.len()).position(|window| window == wanted)?;
-            Some(vec![all, part(0..at), part(at + wanted.len()..end)])
-        }
-        Matcher::Matches(pattern) => {
-            let flag = if rule.ignore_case { "(?i)" } else { "" };
-            let regex = Regex::new(&format!("{flag}{pattern}")).unwrap();
-            let mut captures = regex.create_captures();
-            regex.captures(message, &mut captures);
-            captures.is_match().then(|| {
-                let groups = captures.iter();
-                groups.map(|group| group.map_or("", |span| &message[span]).to_owned()).collect()
-            })
-        }
-    }
-}
+use crate::responder::rules::trial;
 
 // ---- what is generated ----
 
@@ -157,24 +78,6 @@ fn messages() -> impl Strategy<Value = Vec<String>> {
     vec(prop_oneof![6 => text(0), 1 => set], 0..12)
 }
 
-/// The book without what is refused as never reached, and the numbers of what is left. By the
-/// promise of such a refusal that book answers as the whole one.
-fn reached(book: &RuleBook) -> (Arc<Rules>, Vec<usize>) {
-    let mut left: Vec<usize> = (0..book.rules.len()).collect();
-    loop {
-        let rules = left.iter().map(|at| book.rules[*at].clone()).collect();
-        match Rules::compile(&RuleBook { rules, ..book.clone() }) {
-            Ok(rules) => return (rules, left),
-            Err(faults) => {
-                for fault in faults.iter().rev() {
-                    assert!(fault.problem.starts_with("is never reached"), "{fault}");
-                    left.remove(fault.rule.unwrap());
-                }
-            }
-        }
-    }
-}
-
 /// Anything at all, and often what means something.
 fn odd() -> impl Strategy<Value = String> {
     let pieces = [
@@ -237,15 +140,8 @@ proptest! {
 
     #[test]
     fn rules_answer_as_if_tried_one_after_another(rules in rules(), messages in messages()) {
-        let book = book(rules);
-        let (rules, left) = reached(&book);
-        let mut conversation = Conversation::with(&rules);
-        let mut model = Model::new(&book);
-        for message in &messages {
-            let verdict = conversation.responder.consider(message).rule;
-            let expected = model.hear(message);
-            prop_assert_eq!(verdict.map(|at| left[at]), expected.as_ref().map(|(at, _)| *at));
-            prop_assert_eq!(conversation.say(message), expected.map(|(_, reply)| reply));
+        for fault in trial::check(&book(rules), &messages) {
+            prop_assert!(fault.problem.starts_with("is never reached"), "{}", fault);
         }
     }
 
@@ -273,36 +169,6 @@ proptest! {
         terminator in prop::option::of(odd()),
         messages in vec(odd(), 1..6),
     ) {
-        let book = RuleBook { terminator, ..book(rules) };
-        match Rules::compile(&book) {
-            Ok(rules) => {
-                let mut conversation = Conversation::with(&rules);
-                for message in &messages {
-                    let verdict = conversation.responder.consider(message).rule;
-                    let (reply, ..) = conversation.hear(message);
-                    prop_assert!(verdict.is_some() || reply.is_empty());
-                    prop_assert!(str::from_utf8(&reply).is_ok());
-                }
-            }
-            Err(faults) => {
-                for fault in &faults {
-                    let said = fault.to_string();
-                    prop_assert!(!said.contains(char::is_control), "{:?}", said);
-                    prop_assert!(said.chars().count() < 1000, "{}", said);
-                    let rule = &book.rules[fault.rule.expect("all is in rules")];
-                    let text = match fault.key {
-                        "send" => &rule.send[0],
-                        "set" => &rule.set["x"],
-                        "when" => rule.when.values().next().unwrap(),
-                        "matches" => match &rule.matcher {
-                            Matcher::Matches(pattern) => pattern,
-                            other => panic!("{other:?}"),
-                        },
-                        _ => continue,
-                    };
-                    prop_assert!(fault.at.is_none_or(|at| text.is_char_boundary(at)), "{}", fault);
-                }
-            }
-        }
+        trial::check(&RuleBook { terminator, ..book(rules) }, &messages);
     }
 }
