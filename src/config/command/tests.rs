@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::config::{Config, ConfigError, document};
+use crate::config::{Config, ConfigError, Listener, document};
 
 const LINES: &str = "[[listener]]\nresponder = \"command\"\nframing = \"line\"\n";
 
@@ -82,11 +82,10 @@ fn what_says_how_to_share_means_nothing_with_a_process_for_each_connection() {
             check_keys(&format!("{own}{line}"), &[]);
         }
     }
-    let listener = Listener {
-        responder: RESPONDER.to_owned(),
-        command: Some(Command { mode: CommandMode::PerConnection, max_processes: 5, ..unblamed() }),
-        ..Listener::default()
-    };
+    let (program, mode) = (vec!["cat".to_owned()], CommandMode::PerConnection);
+    let command = Command { program, mode, max_processes: 5, ..Command::default() };
+    let listener =
+        Listener { responder: RESPONDER.to_owned(), command: Some(command), ..Listener::default() };
     let config = Config { listeners: vec![listener], ..Config::default() };
     let Err(ConfigError::Invalid(faults)) = config.validate() else { panic!("it is valid") };
     assert_eq!(faults.len(), 1, "{faults:?}");
