@@ -1,24 +1,24 @@
 //! From what was written to what is carried out. Every fault is noted and the work goes on, so
 //! that the author sees all of them at once.
 
+mod matchers;
+mod reached;
+
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use super::lookup::{Literal, Lookup, Test, TooLarge};
-use super::pattern::{MAX_SET_BYTES, Pattern};
+use super::lookup::{Lookup, Test};
+use super::pattern::Pattern;
 use super::plan::{Assignment, Becomes, Condition, Plan, Rules};
-use super::reach::{self, Subject};
 use super::spec::{Fault, Matcher, Rule, RuleBook, RuleFault};
-use super::template::{
-    BUILT_IN, Captures, LineEnds, Mistake, Scope, Template, cut, is_name, listed,
-};
-use crate::nearest::nearest;
+use super::template::{BUILT_IN, Captures, LineEnds, Mistake, Scope, Template, cut, is_name};
+
+use matchers::too_large;
 
 /// A reply that comes later than this has nobody who waits for it.
 const MAX_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// What the patterns of a book may have together, in bytes.
-const MAX_PATTERNS_BYTES: usize = 1 << 20;
-/// What they may become, each by itself: memory for all threads, and time before the start.
+/// What the patterns of a book may become, each by itself: memory for all threads, and time before
+/// the start.
 const MAX_COMPILED_BYTES: usize = 128 << 20;
 
 pub(super) fn compile(book: &RuleBook) -> Result<Rules, Vec<RuleFault>> {
@@ -67,23 +67,6 @@ pub(super) fn compile_within(
     }
     faults.sort_by_key(|fault| fault.rule);
     Err(faults)
-}
-
-fn too_large(error: TooLarge) -> RuleFault {
-    match error {
-        TooLarge::Literals => {
-            let place = Place { rule: None, key: "rules", ..Place::default() };
-            place.fault(None, "hold more text than can be searched for at once")
-        }
-        TooLarge::Patterns(rule) => {
-            let place = Place { rule: Some(rule as usize), key: "matches", ..Place::default() };
-            let problem = format!(
-                "up to here the patterns without a text of their own become larger than \
-                 {MAX_SET_BYTES} bytes together; repeat less in them"
-            );
-            place.fault(None, problem)
-        }
-    }
 }
 
 /// Where a fault is.
@@ -225,65 +208,6 @@ impl<'b> Compiler<'b> {
         Some(self.text(place, text, None))
     }
 
-    // ---- matchers ----
-
-    fn test(&mut self, at: usize) -> Option<Test> {
-        let rule = &self.book.rules[at];
-        let place = Place { rule: Some(at), key: key(&rule.matcher), ..Place::default() };
-        let test: fn(Literal) -> Test = match &rule.matcher {
-            Matcher::Any => return Some(Test::Any),
-            Matcher::Equals(_) => Test::Equals,
-            Matcher::Prefix(_) => Test::Prefix,
-            Matcher::Contains(_) => Test::Contains,
-            Matcher::Matches(_) => |_| Test::Any,
-        };
-        let text = written(&rule.matcher);
-        if text.is_empty() && !matches!(rule.matcher, Matcher::Equals(_)) {
-            let problem = "is empty, and so is part of every text; a rule for any text has none";
-            self.faults.push(place.fault(None, problem));
-            return None;
-        }
-        if !matches!(rule.matcher, Matcher::Matches(_)) {
-            return Some(test(Literal::new(text, rule.ignore_case)));
-        }
-        if self.compiled_bytes > self.max_compiled_bytes {
-            // That was told, and to read the others would only take longer.
-            return None;
-        }
-        match self.pattern(text, rule.ignore_case) {
-            Ok(pattern) => Some(Test::Matches(pattern)),
-            Err(Mistake { at, problem }) => {
-                self.faults.push(place.fault(Some(at), problem));
-                None
-            }
-        }
-    }
-
-    fn pattern(&mut self, text: &'b str, ignore_case: bool) -> Result<usize, Mistake> {
-        if let Some(known) = self.places.get(&(text, ignore_case)) {
-            return Ok(*known);
-        }
-        self.pattern_bytes += text.len();
-        if self.pattern_bytes > MAX_PATTERNS_BYTES {
-            let problem =
-                format!("all patterns together have more than {MAX_PATTERNS_BYTES} bytes");
-            return Err(Mistake { at: 0, problem });
-        }
-        let pattern = Pattern::new(text, ignore_case)?;
-        self.compiled_bytes += pattern.compiled_bytes();
-        if self.compiled_bytes > self.max_compiled_bytes {
-            let max = self.max_compiled_bytes;
-            let problem = format!(
-                "up to here the patterns become larger than {max} bytes together; \
-                 [0-9] and [A-Za-z] take far less than \\d and \\w"
-            );
-            return Err(Mistake { at: 0, problem });
-        }
-        self.patterns.push(pattern);
-        self.places.insert((text, ignore_case), self.patterns.len() - 1);
-        Ok(self.patterns.len() - 1)
-    }
-
     // ---- rules ----
 
     fn plan(&mut self, at: usize, test: Option<&Test>) -> Plan {
@@ -385,70 +309,6 @@ impl<'b> Compiler<'b> {
             }
         }
     }
-
-    // ---- what all rules together make of one ----
-
-    fn check_reach(&mut self, tests: &[Option<Test>]) {
-        for at in 0..self.book.rules.len() {
-            self.check_when(at);
-        }
-        let rules = &self.book.rules;
-        let subjects = tests.iter().zip(rules).map(|(test, rule)| Subject {
-            test: test.as_ref(),
-            when: &rule.when,
-            is_limited: rule.times.is_some(),
-        });
-        let subjects: Vec<Subject<'_>> = subjects.collect();
-        for (rule, earlier) in reach::covered(&subjects, &self.patterns) {
-            let place =
-                Place { rule: Some(rule), key: key(&rules[rule].matcher), ..Place::default() };
-            let earlier = shown(earlier, &rules[earlier].matcher);
-            let problem = format!("is never reached: {earlier} answers every such text first");
-            self.faults.push(place.fault(None, problem));
-        }
-        if !self.book.default.is_empty()
-            && let Some(at) = reach::answers_all(&subjects, &self.patterns)
-        {
-            let place = Place { rule: None, key: "default", ..Place::default() };
-            let earlier = shown(at, &rules[at].matcher);
-            self.faults
-                .push(place.fault(None, format!("is never sent: {earlier} answers every text")));
-        }
-    }
-
-    fn check_when(&mut self, at: usize) {
-        for (name, value) in &self.book.rules[at].when {
-            let place = Place { rule: Some(at), key: "when", entry: Some(name), index: None };
-            let Some(known) = self.becomes.get(name.as_str()) else {
-                let problem = match nearest(name, self.becomes.keys().copied()) {
-                    Some(meant) => {
-                        let meant = cut(meant);
-                        format!("no rule sets this variable; did you mean \"{meant}\"?")
-                    }
-                    None => {
-                        "no rule sets this variable, so there is nothing to wait for".to_owned()
-                    }
-                };
-                self.faults.push(place.fault(None, problem));
-                continue;
-            };
-            let value = self.ends.settle(value);
-            let initial = &self.values[self.variable(name).expect("what is set is known")];
-            if known.is_open || known.values.contains(&value) || **initial == *value {
-                continue;
-            }
-            let mut values = known.values.clone();
-            values.insert(initial.to_string());
-            let problem = match nearest(&value, values.iter().map(String::as_str)) {
-                Some(meant) => format!("never becomes this; did you mean \"{}\"?", cut(meant)),
-                None => {
-                    let values = values.iter().map(|value| format!("\"{}\"", cut(value)));
-                    format!("never becomes this, only {}", listed(values))
-                }
-            };
-            self.faults.push(place.fault(Some(0), problem));
-        }
-    }
 }
 
 /// What a matcher is called.
@@ -469,12 +329,5 @@ pub(super) fn written(matcher: &Matcher) -> &str {
         | Matcher::Prefix(text)
         | Matcher::Contains(text)
         | Matcher::Matches(text) => text,
-    }
-}
-
-fn shown(rule: usize, matcher: &Matcher) -> String {
-    match matcher {
-        Matcher::Any => format!("rule[{rule}] (any text)"),
-        matcher => format!("rule[{rule}] ({} \"{}\")", key(matcher), cut(written(matcher))),
     }
 }
