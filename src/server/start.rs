@@ -2,9 +2,9 @@
 //! that fails undoes those before it.
 
 mod commands;
+mod conversations;
 mod error;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -20,12 +20,9 @@ use tracing::{info, warn};
 
 use crate::accepting::Reserve;
 use crate::config::{Address, Config, DEFAULT_MAX_CONNECTIONS, Listener, Shutdown};
-use crate::connection::{Conversation, Timeouts};
 use crate::metrics::Instruments;
-use crate::responder::rules::Rules;
-use crate::responder::{Responders, Service};
+use crate::responder::Responders;
 use crate::sidecar::{self, Scrape, Sidecar};
-use crate::wire::{Framing, MAX_RECEIVE_BYTES, Protocol};
 
 use super::accept::{Acceptor, Gate, Trouble};
 use super::admit::Admission;
@@ -40,6 +37,8 @@ use super::view::{Readiness, View};
 use super::worker::{ALARM, Post, Shared, WAKER, Worker, WorkerThread};
 
 pub use error::StartError;
+
+use conversations::{conversations, services, unless_zero};
 
 /// A running server. Dropping it stops it as [`Server::drain`] does. It may be shared and sent
 /// between threads; [`Server::start`] shows how it is used.
@@ -286,73 +285,6 @@ impl fmt::Debug for Server {
 /// As many as this process may use: affinity and the quota of its control group count.
 fn usable_cpus() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// How listeners are answered, by their places in the config.
-type Services = BTreeMap<usize, Service>;
-
-/// What answers without a program.
-fn services(config: &Config, responders: &Responders) -> Result<Services, StartError> {
-    let listeners = config.listeners.iter().enumerate();
-    let plain = listeners.filter(|(_, listener)| listener.command.is_none());
-    plain.map(|(index, listener)| Ok((index, service(listener, responders)?))).collect()
-}
-
-fn conversations(
-    config: &Config,
-    services: &Services,
-    commands: &Services,
-) -> Vec<Arc<Conversation>> {
-    let limits = &config.limits;
-    let conversation = |(index, listener): (usize, &Listener)| {
-        let service = services.get(&index).or_else(|| commands.get(&index));
-        let service = service.expect("every listener has one");
-        Arc::new(Conversation {
-            listener: index,
-            name: listener.name.clone(),
-            protocol: Protocol {
-                framing: listener.framing,
-                invalid_utf8: listener.invalid_utf8,
-                exit_word: listener.exit_word().as_bytes().into(),
-                max_message_bytes: listener.max_message_bytes,
-            },
-            service: service.clone(),
-            is_heard_out: commands::is_relayed(listener),
-            reply_timeout: listener.reply_timeout,
-            receive_bytes: match listener.framing {
-                Framing::Raw => listener.max_message_bytes.min(MAX_RECEIVE_BYTES),
-                Framing::Line => MAX_RECEIVE_BYTES,
-            },
-            max_pending_bytes: limits.max_pending_bytes,
-            messages_per_turn: limits.messages_per_turn,
-            timeouts: Timeouts {
-                idle: unless_zero(limits.idle_timeout),
-                message: unless_zero(limits.message_timeout),
-                send: unless_zero(limits.send_timeout),
-                linger: unless_zero(limits.linger_timeout),
-            },
-        })
-    };
-    config.listeners.iter().enumerate().map(conversation).collect()
-}
-
-/// What answers a listener's clients: its own rules, or the responder that it names.
-fn service(listener: &Listener, responders: &Responders) -> Result<Service, StartError> {
-    if let Some(book) = &listener.rules {
-        let rules = Rules::compile(book).expect("the config was validated");
-        return Ok(Service::Custom(Arc::new(move |client| Box::new(rules.responder(client)))));
-    }
-    let named = responders.get(&listener.responder);
-    named.cloned().ok_or_else(|| StartError::UnknownResponder {
-        listener: listener.name.clone(),
-        responder: listener.responder.clone(),
-        known: responders.names().collect::<Vec<_>>().join(", "),
-    })
-}
-
-/// A configured zero means never.
-fn unless_zero(timeout: Duration) -> Option<Duration> {
-    (!timeout.is_zero()).then_some(timeout)
 }
 
 /// A number that was asked for must fit the descriptors; the default gives way.
