@@ -150,6 +150,14 @@ pub(crate) fn give_memory_back() {
     }
 }
 
+/// The process group of a process, if that is there, be it a zombie. Those of the kernel, and those
+/// outside a container, are in none that could be named; rustix takes that for impossible.
+pub(crate) fn group_of(process: Pid) -> Option<Pid> {
+    // SAFETY: it takes and returns plain numbers.
+    let group = unsafe { libc::getpgid(process.as_raw_pid()) };
+    Pid::from_raw(group.max(0))
+}
+
 /// Puts the calling thread under `SCHED_BATCH`: the kernel then does not let it preempt another
 /// thread when it wakes (sched(7)).
 ///

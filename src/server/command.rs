@@ -6,6 +6,7 @@ mod child;
 mod conduit;
 mod home;
 mod keeper;
+mod members;
 mod news;
 mod order;
 mod orphans;

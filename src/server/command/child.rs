@@ -12,13 +12,15 @@ use mio::{Interest, Registry, Token};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, waitid,
+    Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, test_kill_process_group,
+    waitid,
 };
 use tracing::debug;
 
 use super::order::{Ended, ProcessId};
 use super::program::Program;
 use super::standard_error::{Found, StandardError};
+use crate::sys::group_of;
 
 /// A process that we started.
 pub(super) struct Child {
@@ -26,7 +28,10 @@ pub(super) struct Child {
     pub(super) phase: Phase,
     program: Arc<Program>,
     pid: Pid,
+    /// Its own; once it is reaped, that of somebody who is left of its group.
     pidfd: OwnedFd,
+    /// How it ended, once it is reaped.
+    status: ExitStatus,
     /// Taken when it is told.
     ended: Option<Ended>,
     /// `None` = nobody can write to it any more.
@@ -35,14 +40,16 @@ pub(super) struct Child {
     is_watched: bool,
 }
 
-/// How far it is. Only from [`Phase::Over`] on its number may be another process's.
+/// How far it is. Only from [`Phase::Over`] on its number may be another group's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Running,
     /// Its group was sent SIGTERM.
     Ending,
-    /// It has ended by SIGTERM, and others of its group have not: they have the rest of their time.
-    /// It is a zombie, so that the group keeps its number.
+    /// Its group was sent SIGKILL.
+    Killed,
+    /// It has ended in its time, is reaped, and others of its group may be there: they have the
+    /// rest of that time.
     Left,
     /// Reaped. Its standard error may hold something, or somebody who left its group.
     Over,
@@ -62,6 +69,7 @@ impl Child {
             program,
             pid,
             pidfd,
+            status: ExitStatus::default(),
             ended: Some(ended),
             standard_error: Some(StandardError::new(standard_error)),
             is_watched: false,
@@ -93,14 +101,26 @@ impl Child {
         self.standard_error.is_some()
     }
 
-    /// Signals the whole group. Nobody can join it from outside its session, and its number is its
-    /// own until the process is reaped.
+    /// Signals the whole group. Nobody can join it from outside its session.
     pub(super) fn signal(&self, signal: Signal) {
-        let is_ours = self.phase != Phase::Over && self.peek() != End::Unknown;
+        let is_ours = match self.phase {
+            // The number is its own until it is reaped.
+            Phase::Running | Phase::Ending | Phase::Killed => self.peek() != End::Unknown,
+            Phase::Left => !self.is_last(),
+            Phase::Over => false,
+        };
         if is_ours {
             // It fails where all of the group have changed their user, which only root's can.
             let _ = kill_process_group(self.pid, signal);
         }
+    }
+
+    /// Whether nobody else is in its group, not even a zombie. To be asked once it is reaped.
+    pub(super) fn is_last(&self) -> bool {
+        // The group keeps the number as long as it has a member; whoever was given it since leads
+        // a group of his own.
+        let is_given_again = group_of(self.pid).is_some();
+        is_given_again || test_kill_process_group(self.pid) == Err(Errno::SRCH)
     }
 
     /// How it ended, if it has; it stays a zombie.
@@ -117,18 +137,36 @@ impl Child {
         }
     }
 
+    /// Reaps it; whoever else is in its group lives on.
+    pub(super) fn reap(&mut self) {
+        if let End::With(status) = self.wait(WaitIdOptions::empty()) {
+            self.status = status;
+        }
+        // Else SIGCHLD is ignored, and the kernel has kept nothing.
+        self.phase = Phase::Left;
+    }
+
+    /// Has the keeper's epoll set tell of the end of somebody who is left of its group.
+    pub(super) fn watch_member(
+        &mut self,
+        registry: &Registry,
+        member: OwnedFd,
+        token: Token,
+    ) -> io::Result<()> {
+        self.pidfd = member;
+        registry.register(&mut SourceFd(&self.pidfd.as_raw_fd()), token, Interest::READABLE)
+    }
+
     /// Kills what is left of its group, reaps it, and tells whom it concerns.
     pub(super) fn bury(&mut self) {
         // Before it is reaped: afterwards the number may be that of another group.
         self.signal(Signal::KILL);
-        let status = match self.wait(WaitIdOptions::empty()) {
-            End::With(status) => status,
-            // SIGCHLD is ignored, and the kernel has kept nothing.
-            End::NotYet | End::Unknown => ExitStatus::default(),
-        };
+        if self.phase != Phase::Left {
+            self.reap();
+        }
         self.phase = Phase::Over;
         if let Some(ended) = self.ended.take() {
-            let (listener, pid) = (&self.program.listener, self.id.pid());
+            let (listener, pid, status) = (&self.program.listener, self.id.pid(), self.status);
             debug!(listener, pid, %status, "process ended");
             ended(self.id, status);
         }

@@ -102,7 +102,8 @@ pub(super) struct Shared {
 /// follow the SIGTERM that they get then.
 #[derive(Debug, Clone, Default)]
 pub struct ProgramGroups {
-    /// Each is here until it is reaped: no other group can have its number.
+    /// Each is here until all of it are seen to be gone. No other group can have its number before,
+    /// nor right afterwards, as the kernel gives all others first.
     leaders: Arc<Mutex<BTreeSet<i32>>>,
 }
 
@@ -119,7 +120,7 @@ impl ProgramGroups {
         self.leaders.lock().insert(leader.as_raw_pid());
     }
 
-    /// Before it is reaped.
+    /// Before its leader is reaped, or when nobody is left.
     pub(super) fn remove(&self, leader: Pid) {
         self.leaders.lock().remove(&leader.as_raw_pid());
     }

@@ -1,6 +1,6 @@
 //! The keeper's thread: every process of the server, what is due for each, and the one loop.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use mio::{Events, Poll, Registry, Token};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use tracing::{debug, warn};
 
 use super::child::{Child, End, Phase};
+use super::members;
 use super::order::{Order, ProcessId, Shared, SpawnError, Started, WAKER};
 use super::orphans;
 use super::spawn::{self, Spawned};
@@ -30,6 +31,9 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Between two looks at the standard error of a process: it costs the keeper a share each.
 const PACE: Duration = Duration::from_millis(20);
+
+/// Between two looks for who is left of process groups: each goes through all of /proc.
+const MEMBERS_PACE: Duration = Duration::from_millis(20);
 
 /// How often orphans are looked for.
 const ORPHANS_PACE: Duration = Duration::from_secs(1);
@@ -52,6 +56,10 @@ pub(super) struct Processes {
     next: usize,
     /// When it began to stop.
     stopping: Option<Instant>,
+    /// The groups whose leaders have ended in their time, and nobody who is left is watched.
+    bereaved: HashMap<Pid, usize>,
+    /// When these may be looked for.
+    look_at: Instant,
     /// When orphans are looked for next; `None` = they do not come here.
     orphans: Option<Instant>,
     buffer: Box<[u8]>,
@@ -77,6 +85,8 @@ impl Processes {
             due: BTreeSet::new(),
             next: 0,
             stopping: None,
+            bereaved: HashMap::new(),
+            look_at: Instant::now(),
             orphans: orphans::come_here().then(Instant::now),
             buffer: vec![0; SHARE_BYTES].into(),
         }
@@ -137,7 +147,8 @@ impl Processes {
         }
         let first = self.due.first().map(|(at, ..)| *at);
         let latest = self.stopping.map(|since| since + GRACE + GRACE_OF_THE_KERNEL);
-        let next = [first, latest, self.orphans].into_iter().flatten().min()?;
+        let look_at = (!self.bereaved.is_empty()).then_some(self.look_at);
+        let next = [first, latest, look_at, self.orphans].into_iter().flatten().min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
@@ -225,6 +236,9 @@ impl Processes {
                 }
             }
         }
+        if !self.bereaved.is_empty() && self.look_at <= now {
+            self.look_for_members(now);
+        }
         if self.orphans.is_some_and(|at| at <= now) {
             self.orphans = Some(now + ORPHANS_PACE);
             orphans::reap(|pid| {
@@ -242,36 +256,64 @@ impl Processes {
                 let (listener, pid) = (&child.program().listener, child.id.pid());
                 warn!(listener, pid, "a process ignored SIGTERM for 2 s and was killed");
                 child.signal(Signal::KILL);
+                child.phase = Phase::Killed;
             }
-            Phase::Left => self.bury(number, now),
-            Phase::Running | Phase::Over => {}
+            Phase::Left => {
+                let (listener, pid) = (&child.program().listener, child.id.pid());
+                warn!(listener, pid, "what a process left ignored SIGTERM for 2 s and was killed");
+                self.bury(number, now);
+            }
+            Phase::Running | Phase::Killed | Phase::Over => {}
         }
     }
 
     // ---- what processes do ----
 
-    /// It may have ended.
+    /// It, or who was watched of its group, may have ended.
     fn look_at_end(&mut self, number: usize) {
         let Some(child) = self.children.get_mut(&number) else { return };
-        if !matches!(child.phase, Phase::Running | Phase::Ending) {
+        let is_left = child.phase == Phase::Left;
+        if child.phase == Phase::Over || (!is_left && child.peek() == End::NotYet) {
             return;
         }
-        let end = child.peek();
-        if end == End::NotYet {
-            return;
+        // Mostly that is the end of it.
+        let _ = (0..2).any(|_| child.read(&mut self.buffer) == Found::End);
+        if child.phase == Phase::Ending {
+            child.reap();
         }
-        // Who of its group is still there most likely has its standard error, too.
-        let is_alone = (0..2).any(|_| child.read(&mut self.buffer) == Found::End);
-        if child.phase == Phase::Ending && end != End::Unknown && !is_alone {
-            child.phase = Phase::Left;
+        // One that was not told to end leaves nobody any time.
+        if child.phase == Phase::Left && !child.is_last() {
+            self.bereaved.insert(child.leader(), number);
         } else {
             self.bury(number, Instant::now());
+        }
+    }
+
+    /// Watches somebody of each group that is left without its leader. One that has nobody is over,
+    /// but for zombies, whom another process is to reap.
+    fn look_for_members(&mut self, now: Instant) {
+        let groups = mem::take(&mut self.bereaved);
+        let found = members::find(&groups);
+        self.look_at = Instant::now() + MEMBERS_PACE;
+        // Where nobody can tell who is there, all have the rest of their time.
+        let Ok(mut found) = found else { return };
+        for number in groups.into_values() {
+            let Some(child) = self.children.get_mut(&number) else { continue };
+            match found.remove(&number) {
+                Some(member) => {
+                    let end = Token(number * 2);
+                    // The same where the kernel does not watch.
+                    let _ = child.watch_member(self.poll.registry(), member, end);
+                }
+                None => self.bury(number, now),
+            }
         }
     }
 
     fn bury(&mut self, number: usize, now: Instant) {
         let Some(child) = self.children.get_mut(&number) else { return };
         self.shared.groups.remove(child.leader());
+        self.bereaved.remove(&child.leader());
         child.bury();
         if child.may_speak() {
             self.due.insert((now + LAST_WORDS, number, Due::Forget));
@@ -299,12 +341,8 @@ impl Processes {
             debug!(%error, pid = child.id.pid(), "standard error is not read any more");
             child.hear_out(&mut self.buffer);
         }
-        match (child.may_speak(), child.phase) {
-            (false, Phase::Left) => self.bury(number, now),
-            (false, Phase::Over) => {
-                self.children.remove(&number);
-            }
-            _ => {}
+        if !child.may_speak() && child.phase == Phase::Over {
+            self.children.remove(&number);
         }
     }
 }

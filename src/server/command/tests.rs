@@ -2,6 +2,7 @@
 
 mod ends;
 mod failures;
+mod groups;
 mod surroundings;
 mod words;
 
@@ -21,6 +22,9 @@ use super::{Keeper, KeeperThread, Program, Setup};
 
 /// Nothing here takes that long; a test that waits longer has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// From SIGTERM to SIGKILL.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Orders of connections that may wait.
 const MAX_WAITING: usize = 20;
@@ -153,6 +157,13 @@ fn program(argv: &[&str]) -> Setup {
         environment: vec!["PATH".to_owned()],
         ..Setup::default()
     }
+}
+
+/// Two seconds, as long as nothing keeps the machine busy for the rest of this.
+#[track_caller]
+fn check_took_the_grace(began: Instant) {
+    let took = began.elapsed();
+    assert!(took >= GRACE && took < GRACE * 2, "{took:?}");
 }
 
 #[track_caller]

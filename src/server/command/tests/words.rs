@@ -97,11 +97,12 @@ fn a_stop_hears_out_what_was_said_before() {
     }
     listen();
     let stage = Stage::new();
-    let script = "trap 'echo bye >&2; exit' TERM; echo ready; while :; do read line; done";
+    let script = "trap 'echo bye >&2; exit' TERM; echo ready; while :; do sleep 0.1; done";
     let mut running = stage.spawn(&shell(script));
     assert_eq!(running.line(), "ready");
     stage.thread.stop();
-    assert_eq!(texts(), ["bye"]);
+    // A shell may tell of a part of itself that was terminated, too.
+    assert_eq!(texts().last().unwrap(), "bye");
 }
 
 #[test]
