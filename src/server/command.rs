@@ -36,7 +36,7 @@ pub use program::ProgramError;
 pub(in crate::server) use program::{Program, Setup};
 pub use proof::CommandError;
 pub(in crate::server) use proof::{Proof, Proven};
-pub(in crate::server) use relay::{Exchange, Relay};
+pub(in crate::server) use relay::{Exchange, Relay, tell_of_nobody};
 pub(in crate::server) use relays::{Output, RelayPlan};
 pub use setup::program_faults;
 pub(in crate::server) use shared::Plan;

@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getegid, geteuid, getrlimit};
@@ -44,6 +45,7 @@ pub(in crate::server) struct Setup {
 }
 
 /// A program that can be run.
+#[derive(Clone)]
 pub(in crate::server) struct Program {
     /// Its listener, for the log.
     pub(super) listener: String,
@@ -65,7 +67,7 @@ pub(in crate::server) struct Program {
     pub(super) drops_groups: bool,
     pub(super) limits: Vec<(Resource, Rlimit)>,
     /// Told of so many lines on standard error, shown or not.
-    pub(super) count_lines: Box<dyn Fn(u64) + Send + Sync>,
+    pub(super) count_lines: Arc<dyn Fn(u64) + Send + Sync>,
 }
 
 /// Why a program cannot be run as configured.
@@ -146,8 +148,15 @@ impl Program {
             // Who has no right to change them runs as itself.
             drops_groups: user.or(group).is_some() && may(CapabilitySet::SETGID),
             limits: limits(setup)?,
-            count_lines: Box::new(count_lines),
+            count_lines: Arc::new(count_lines),
         })
+    }
+
+    /// The same with more in its environment, which stands for what it has of the same name.
+    pub(in crate::server) fn with(mut self, environment: Vec<(String, String)>) -> Self {
+        let added = environment.into_iter().map(|(name, value)| (name.into(), value.into()));
+        self.environment.extend(added);
+        self
     }
 }
 

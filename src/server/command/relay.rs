@@ -1,13 +1,14 @@
 //! The responder of a connection that has a process of its own: its messages go straight into the
 //! process's standard input. What the process writes comes by way of the worker, see `relays`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::config::Address;
 use crate::responder::{Answer, Client, Context, Reply, Responder, Ticket};
 
 use super::conduit::{Conduit, State};
@@ -17,6 +18,9 @@ use super::program::Program;
 
 /// How long a process may take to start, with all those that were ordered before it.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The first of those that no service has (RFC 6335).
+const NOBODYS_PORT: u16 = 49152;
 
 /// What the connections of a listener have in common at one worker.
 pub(in crate::server) struct Exchange {
@@ -38,7 +42,7 @@ pub(in crate::server) struct Relay {
 
 impl Relay {
     pub(in crate::server) fn new(exchange: Arc<Exchange>, client: &Client<'_>) -> Self {
-        let environment = environment(client.peer, client.local);
+        let environment = tell_of(client.peer, client.local);
         Self { exchange, environment, conduit: None }
     }
 
@@ -111,8 +115,19 @@ impl Responder for Relay {
     }
 }
 
-/// What programs behind tcpserver and inetd expect.
-fn environment(peer: Option<SocketAddr>, local: Option<SocketAddr>) -> Vec<(String, String)> {
+/// For whom a program answers its self_test: nobody, who seems to have come over the loopback.
+pub(in crate::server) fn tell_of_nobody(listens: &Address) -> Vec<(String, String)> {
+    let Address::Ip(local) = listens else { return tell_of(None, None) };
+    let host: IpAddr = match local {
+        SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    let at = |port| Some(SocketAddr::new(host, port));
+    tell_of(at(NOBODYS_PORT), at(local.port()))
+}
+
+/// What programs behind tcpserver and inetd expect in their environment.
+fn tell_of(peer: Option<SocketAddr>, local: Option<SocketAddr>) -> Vec<(String, String)> {
     let mut variables = Vec::new();
     let mut set = |name: &str, value: String| variables.push((name.to_owned(), value));
     set("PROTO", if peer.is_some() { "TCP" } else { "UNIX" }.to_owned());

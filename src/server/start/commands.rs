@@ -10,7 +10,7 @@ use crate::metrics::Instruments;
 use crate::responder::Service;
 use crate::server::command::{
     Ask, CommandError, Deliver, Desired, Exchange, Home, Keeper, KeeperThread, Plan, PoolLimits,
-    Program, Proof, Proven, Relay, RelayPlan, Setup,
+    Program, Proof, Proven, Relay, RelayPlan, Setup, tell_of_nobody,
 };
 use crate::server::failures::Failures;
 use crate::wire::Framing;
@@ -65,8 +65,14 @@ pub(super) fn settle(
         let listener = &config.listeners[index];
         let Some(command) = &listener.command else { continue };
         let is_shared = command.mode == CommandMode::Shared;
-        let plan = plan(index, listener, command, program.clone(), instruments);
         if is_shared || !command.self_test.is_empty() {
+            let asked = match command.mode {
+                CommandMode::Shared => program.clone(),
+                CommandMode::PerConnection => {
+                    Arc::new(Program::clone(&program).with(tell_of_nobody(&listener.address)))
+                }
+            };
+            let plan = plan(index, listener, command, asked, instruments);
             let starts = if is_shared { command.min_processes } else { 0 };
             let (proof, proven) = Proof::new(starts, &command.self_test, command.self_test_timeout);
             let recorders = instruments.command_recorders(index);

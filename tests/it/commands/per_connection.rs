@@ -369,6 +369,11 @@ fn a_program_for_each_client_is_tested_at_the_start_too() {
     let mut client = server.connect();
     client.send("x\n");
     client.expect("x\n");
+    // The program asks who is there, as it does for a client.
+    let asks = "read x; us=127.0.0.1; port=49152
+                [ $PROTO,$TCPREMOTEIP,$TCPREMOTEPORT,$TCPLOCALIP = TCP,$us,$port,$us ] || exit
+                [ $REMOTE_ADDR,$REMOTE_PORT = $us,$port ] && : ${TCPLOCALPORT:?} && echo $x";
+    drop(Server::start(&config(asks)));
     let mut server = Server::spawn(&config("read x; exit 1"), |command| command);
     assert_eq!(server.wait().code(), Some(1));
     assert!(server.log().last().unwrap().to_string().contains("exit status: 1"));
