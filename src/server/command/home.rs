@@ -214,7 +214,7 @@ impl Home {
                 News::RelayStarted(conduit, result) => {
                     self.relays.started(&conduit, result, &self.registry);
                 }
-                News::RelayBlocked(conduit) => self.relays.blocked(&conduit, &self.registry),
+                News::RelayBlocked(conduit) => self.relays.blocked(&conduit, &self.registry, now),
                 News::RelayFinishes(conduit) => self.relays.finishes(&conduit, now),
                 News::RelayOver(conduit) => self.relays.over(&conduit, now),
                 News::RelayEnded(conduit, status) => self.relays.ended(&conduit, status),

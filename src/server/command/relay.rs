@@ -83,7 +83,8 @@ impl Responder for Relay {
         state.blocked = Some(context.ticket());
         drop(state);
         self.tell(News::RelayBlocked);
-        Answer::Later
+        // Bounded by the worker, which knows whether the process still reads or writes.
+        Answer::LaterWithin(Duration::MAX)
     }
 
     fn finish(&mut self, _: &mut Reply<'_>, context: &mut Context<'_>) -> Answer {

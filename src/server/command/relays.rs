@@ -31,7 +31,7 @@ pub(in crate::server) struct RelayPlan {
     pub(in crate::server) name: String,
     pub(in crate::server) instruments: Arc<CommandInstruments>,
     pub(in crate::server) keeper: Keeper,
-    /// How long a process may go on in silence after its client's end of input.
+    /// How long a process may neither read nor write while its connection waits for it.
     pub(in crate::server) reply_timeout: Duration,
 }
 
@@ -46,7 +46,7 @@ pub(in crate::server) struct Relays {
     ready: VecDeque<usize>,
     /// Answers that take effect at once.
     answers: VecDeque<(Ticket, Late)>,
-    /// Not later than the first time at which one that finishes is silent for too long.
+    /// Not later than the first time at which one that is waited for is idle for too long.
     wake: Option<Instant>,
 }
 
@@ -64,8 +64,11 @@ struct RelayEnd {
     has_ended: bool,
     /// When it is ended, if it has not ended by itself.
     ends_at: Option<Instant>,
-    /// Silent since then, if its client has ended its input.
-    finishes: Option<Instant>,
+    /// Its connection waits until it has read what it was written, or until it has said its last.
+    /// Since then it has written nothing, nor was it seen to have read anything.
+    idle_since: Option<Instant>,
+    /// What it had not read then.
+    unread: usize,
 }
 
 /// What reading a process's output came to.
@@ -102,7 +105,8 @@ impl Relays {
             is_held: false,
             has_ended: false,
             ends_at: None,
-            finishes: None,
+            idle_since: None,
+            unread: 0,
         });
         conduit.state.lock().place = Some(place);
         self.by_slot.insert(slot, place);
@@ -147,30 +151,35 @@ impl Relays {
     }
 
     /// The process takes less than it is written: the pipe's room is waited for.
-    pub(super) fn blocked(&mut self, conduit: &Conduit, registry: &Registry) {
+    pub(super) fn blocked(&mut self, conduit: &Conduit, registry: &Registry, now: Instant) {
         let Some(place) = conduit.place() else { return };
         let Some(relay) = self.relays.get_mut(place) else { return };
+        let state = conduit.state.lock();
+        let Some(input) = state.input.as_ref().filter(|_| state.blocked.is_some()) else { return };
+        relay.unread = input.unread();
+        let plan = &self.plans[&conduit.listener];
+        relay.wait_for(now, plan, &mut self.wake);
         if relay.is_input_registered {
             return;
         }
-        let state = conduit.state.lock();
-        let Some(input) = &state.input else { return };
         let tokens = Tokens::of_relay(place);
         let pipe = input.pipe().as_raw_fd();
         let registered = registry.register(&mut SourceFd(&pipe), tokens.input, Interest::WRITABLE);
-        // Where the kernel refuses, the message's deadline closes the connection.
+        // Where the kernel refuses, the wait ends as if the process were stuck.
         relay.is_input_registered = registered.is_ok();
     }
 
     /// The process may take more.
     pub(super) fn writable(&mut self, place: usize) {
-        let Some(relay) = self.relays.get(place) else { return };
+        let Some(relay) = self.relays.get_mut(place) else { return };
         let mut state = relay.conduit.state.lock();
         let Some(input) = &mut state.input else { return };
         input.flush();
-        if !input.is_waiting() {
-            let blocked = state.blocked.take();
-            self.answers.extend(blocked.map(|ticket| (ticket, Late::Silence)));
+        if !input.is_waiting()
+            && let Some(blocked) = state.blocked.take()
+        {
+            relay.idle_since = None;
+            self.answers.push_back((blocked, Late::Silence));
         }
     }
 
@@ -187,9 +196,8 @@ impl Relays {
         let Some(place) = conduit.place() else { return };
         let plan = &self.plans[&conduit.listener];
         let Some(relay) = self.relays.get_mut(place) else { return };
-        relay.finishes = Some(now);
-        let until = now + plan.reply_timeout;
-        self.wake = Some(self.wake.map_or(until, |wake| wake.min(until)));
+        relay.unread = 0;
+        relay.wait_for(now, plan, &mut self.wake);
         // It may have ended before.
         self.queue(place);
     }
@@ -204,7 +212,7 @@ impl Relays {
         if self.by_slot.get(&slot) == Some(&place) {
             self.by_slot.remove(&slot);
         }
-        relay.finishes = None;
+        relay.idle_since = None;
         if relay.has_ended {
             self.remove(place);
         } else if conduit.state.lock().has_said_all {
@@ -280,7 +288,7 @@ impl Relays {
         let Some(output) = &relay.output else { return Output::End };
         match read_into(output, buffer) {
             Ok(length) if length > 0 => {
-                relay.finishes = relay.finishes.map(|_| now);
+                relay.idle_since = relay.idle_since.map(|_| now);
                 Output::Bytes(length)
             }
             // What it has started itself may hold its output for ever.
@@ -326,7 +334,7 @@ impl Relays {
         !is_answered && !state.is_over
     }
 
-    /// Whose process has said nothing for too long after its client's end of input.
+    /// Whose process is waited for and has neither read nor written anything for too long.
     pub(super) fn tick(&mut self, now: Instant) {
         if self.wake.is_none_or(|wake| now < wake) {
             return;
@@ -340,17 +348,18 @@ impl Relays {
                 state.is_told = true;
                 state.process.iter().for_each(|id| plan.keeper.end(*id));
             }
-            if relay.is_held && relay.finishes.is_some() {
-                // It is the client that does not read.
-                relay.finishes = Some(now);
+            let idle_until = |relay: &RelayEnd| Some(relay.idle_since? + plan.reply_timeout);
+            if idle_until(relay).is_some_and(|until| now >= until) {
+                // Held, it is the client that does not read.
+                let is_alive = relay.has_read_on() || relay.is_held;
+                relay.idle_since = is_alive.then_some(now);
+                if !is_alive {
+                    let state = &mut *relay.conduit.state.lock();
+                    let waits = state.finishing.take().or_else(|| state.blocked.take());
+                    self.answers.extend(waits.map(|ticket| (ticket, Late::TimedOut)));
+                }
             }
-            let mut silent = relay.finishes.map(|since| since + plan.reply_timeout);
-            if silent.take_if(|until| now >= *until).is_some() {
-                relay.finishes = None;
-                let finishing = relay.conduit.state.lock().finishing.take();
-                self.answers.extend(finishing.map(|ticket| (ticket, Late::TimedOut)));
-            }
-            self.wake = [self.wake, silent, relay.ends_at].into_iter().flatten().min();
+            self.wake = [self.wake, idle_until(relay), relay.ends_at].into_iter().flatten().min();
         }
     }
 
@@ -361,5 +370,21 @@ impl Relays {
         if self.by_slot.get(&slot) == Some(&place) {
             self.by_slot.remove(&slot);
         }
+    }
+}
+
+impl RelayEnd {
+    /// Its connection waits for it from now on.
+    fn wait_for(&mut self, now: Instant, plan: &RelayPlan, wake: &mut Option<Instant>) {
+        self.idle_since = Some(now);
+        let until = now + plan.reply_timeout;
+        *wake = Some(wake.map_or(until, |wake| wake.min(until)));
+    }
+
+    /// Whether its process has read some of what it was written since this was last asked.
+    fn has_read_on(&mut self) -> bool {
+        let state = self.conduit.state.lock();
+        let unread = state.input.as_ref().map_or(0, Input::unread);
+        unread < std::mem::replace(&mut self.unread, unread)
     }
 }
