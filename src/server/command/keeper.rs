@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::order::{Order, ProcessId, ProgramGroups, Shared, SpawnError, WAKER};
 use super::processes::Processes;
+use super::spawn::Berths;
 
 /// The way to the keeper. Nothing here blocks.
 #[derive(Clone)]
@@ -32,7 +33,7 @@ impl Keeper {
     /// processes are ended then.
     ///
     /// # Errors
-    /// If the system gives no epoll set or no thread.
+    /// If the system gives no epoll set, no descriptors or no thread.
     pub(in crate::server) fn start(
         max_waiting: usize,
         panicked: impl Fn() -> bool + Send + 'static,
@@ -50,7 +51,7 @@ impl Keeper {
             waker,
         });
         let keeper = Self { shared: shared.clone() };
-        let mut processes = Processes::new(poll, shared, [ordered, behind]);
+        let mut processes = Processes::new(poll, shared, [ordered, behind], Berths::new()?);
         let thread = thread::Builder::new()
             .name("processes".to_owned())
             .spawn(move || processes.run(panicked))?;

@@ -17,7 +17,7 @@ use super::child::{Child, End, Phase};
 use super::members;
 use super::order::{Order, ProcessId, Shared, SpawnError, Started, WAKER};
 use super::orphans;
-use super::spawn::{self, Spawned};
+use super::spawn::{self, Berths, Spawned};
 use super::standard_error::{Found, SHARE_BYTES};
 
 /// From SIGTERM to SIGKILL.
@@ -47,6 +47,7 @@ const EVENTS_A_TURN: usize = 256;
 pub(super) struct Processes {
     poll: Poll,
     shared: Arc<Shared>,
+    berths: Berths,
     /// Those of pools, which few connections or many wait for, and those of connections.
     orders: [Receiver<Order>; 2],
     children: BTreeMap<usize, Child>,
@@ -76,10 +77,16 @@ enum Due {
 }
 
 impl Processes {
-    pub(super) fn new(poll: Poll, shared: Arc<Shared>, orders: [Receiver<Order>; 2]) -> Self {
+    pub(super) fn new(
+        poll: Poll,
+        shared: Arc<Shared>,
+        orders: [Receiver<Order>; 2],
+        berths: Berths,
+    ) -> Self {
         Self {
             poll,
             shared,
+            berths,
             orders,
             children: BTreeMap::new(),
             due: BTreeSet::new(),
@@ -171,7 +178,7 @@ impl Processes {
         if connection.is_some_and(|is_there| !is_there()) {
             return started(Err(SpawnError::Unwanted));
         }
-        let spawned = match spawn::spawn(&program, &environment) {
+        let spawned = match self.berths.spawn(&program, &environment) {
             Ok(spawned) => spawned,
             Err(error) => return started(Err(error)),
         };

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use rustix::io::{Errno, fcntl_dupfd_cloexec, ioctl_fionbio};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::{DupFlags, Errno, dup3, fcntl_dupfd_cloexec, ioctl_fionbio};
 use rustix::process::{Gid, Pid, Signal, Uid, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use super::order::SpawnError;
@@ -26,12 +27,48 @@ pub(super) struct Spawned {
     pub(super) standard_error: OwnedFd,
 }
 
-/// Starts a process. Returns when it executes the program.
-///
-/// # Errors
-/// Those of the system: a limit on processes, memory or descriptors, or the program cannot be
-/// executed after all.
-pub(super) fn spawn(program: &Program, added: &[(String, String)]) -> Result<Spawned, SpawnError> {
+/// Where a child finds its ends of the pipes: low numbers, which the keeper has from its start on,
+/// so that few of the server's descriptors are copied for it. Never below 3, where the child puts
+/// them itself.
+pub(super) struct Berths {
+    places: [OwnedFd; 3],
+    /// What is in them between two spawns.
+    blank: OwnedFd,
+}
+
+impl Berths {
+    /// # Errors
+    /// If the system has no descriptors for it.
+    pub(super) fn new() -> io::Result<Self> {
+        let blank = eventfd(0, EventfdFlags::CLOEXEC)?;
+        let place = || fcntl_dupfd_cloexec(&blank, 3);
+        Ok(Self { places: [place()?, place()?, place()?], blank })
+    }
+
+    /// Starts a process. Returns when it executes the program.
+    ///
+    /// # Errors
+    /// Those of the system: a limit on processes, memory or descriptors, or the program cannot be
+    /// executed after all.
+    pub(super) fn spawn(
+        &mut self,
+        program: &Program,
+        added: &[(String, String)],
+    ) -> Result<Spawned, SpawnError> {
+        let spawned = spawn(program, added, &mut self.places);
+        for place in &mut self.places {
+            // Nothing can fail where both are open. The child is the only one to have its ends.
+            let _ = dup3(&self.blank, place, DupFlags::CLOEXEC);
+        }
+        spawned
+    }
+}
+
+fn spawn(
+    program: &Program,
+    added: &[(String, String)],
+    places: &mut [OwnedFd; 3],
+) -> Result<Spawned, SpawnError> {
     let text = |bytes: &[u8]| CString::new(bytes).map_err(io::Error::from);
     let file = text(program.file.as_os_str().as_bytes())?;
     let arguments = program.argv.iter().map(|part| text(part.as_bytes()));
@@ -41,11 +78,9 @@ pub(super) fn spawn(program: &Program, added: &[(String, String)]) -> Result<Spa
     let (output, their_output) = io::pipe()?;
     let (standard_error, their_error) = io::pipe()?;
     let theirs = [their_input.into(), their_output.into(), their_error.into()];
-    let theirs = theirs.map(out_of_the_way);
-    let [Ok(their_input), Ok(their_output), Ok(their_error)] = &theirs else {
-        let error = theirs.into_iter().find_map(Result::err);
-        return Err(io::Error::from(error.unwrap_or(Errno::IO)).into());
-    };
+    for (place, end) in places.iter_mut().zip::<[OwnedFd; 3]>(theirs) {
+        dup3(end, place, DupFlags::CLOEXEC).map_err(io::Error::from)?;
+    }
     let (input, output) = (OwnedFd::from(input), OwnedFd::from(output));
     let standard_error = OwnedFd::from(standard_error);
     // Each end of a pipe has a mode of its own: the child's ends go on blocking.
@@ -57,7 +92,7 @@ pub(super) fn spawn(program: &Program, added: &[(String, String)]) -> Result<Spa
         arguments: &arguments.collect::<Result<Vec<_>, _>>()?,
         environment: &environment(program, added)?,
         directory: directory.as_deref(),
-        standard: [their_input.as_fd(), their_output.as_fd(), their_error.as_fd()],
+        standard: places.each_ref().map(AsFd::as_fd),
         user: program.user.map(Uid::from_raw),
         group: program.group.map(Gid::from_raw),
         drops_groups: program.drops_groups,
@@ -83,11 +118,6 @@ fn what_failed(step: Step, program: &Program) -> String {
         Step::Limits => "cannot set its limits".to_owned(),
         Step::Execute => format!("cannot execute {}{account}", program.file.display()),
     }
-}
-
-/// The child puts its ends in the places of the standard ones, where none of them may be before.
-fn out_of_the_way(end: OwnedFd) -> Result<OwnedFd, Errno> {
-    if end.as_raw_fd() > 2 { Ok(end) } else { fcntl_dupfd_cloexec(&end, 3) }
 }
 
 /// What an order adds stands for what the program has of the same name.

@@ -378,6 +378,28 @@ fn each_of_many_clients_has_its_own_process() {
 }
 
 #[test]
+fn a_burst_of_clients_is_served_to_the_last_and_leaves_nothing() {
+    const CLIENTS: usize = 300;
+    let server = each("[\"cat\"]", "framing = \"line\"");
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
+    let before = descriptors();
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| server.connect()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.send(format!("{number}\n"));
+    }
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.expect(format!("{number}\n"));
+    }
+    drop(clients);
+    server.eventually_closed(&[("peer_closed", CLIENTS as u64)]);
+    let metrics = server.eventually("all have ended", |metrics| {
+        ends(metrics, "exited") + ends(metrics, "connection_closed") == CLIENTS as f64
+    });
+    assert_eq!(metrics.sum("talkback_command_processes"), 0.0);
+    eventually("every descriptor is closed", || descriptors() <= before);
+}
+
+#[test]
 fn a_process_that_cannot_be_started_costs_its_connection_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("program");
