@@ -37,6 +37,8 @@ pub(super) struct State {
     pub(super) finishing: Option<Ticket>,
     /// The process has closed its output, and is about to end by itself.
     pub(super) has_said_all: bool,
+    /// Its turn to be started did not come in time.
+    pub(super) is_late: bool,
     /// It was told to end.
     pub(super) is_told: bool,
     /// The connection has ended.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::config::Address;
+use crate::metrics::CloseReason;
 use crate::responder::{Answer, Client, Context, Reply, Responder, Ticket};
 
 use super::conduit::{Conduit, State};
@@ -17,7 +18,7 @@ use super::news::{News, Reporter};
 use super::program::Program;
 
 /// How long a process may take to start, with all those that were ordered before it.
-const START_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The first of those that no service has (RFC 6335).
 const NOBODYS_PORT: u16 = 49152;
@@ -98,9 +99,11 @@ impl Responder for Relay {
         Answer::LaterWithin(Duration::MAX)
     }
 
-    fn end(&mut self, _: &str) {
+    fn end(&mut self, reason: &str) {
         let Some(conduit) = &self.conduit else { return };
         let mut state = conduit.state.lock();
+        let has_timed_out = reason == CloseReason::ResponderTimeout.label();
+        state.is_late = state.opening.is_some() && has_timed_out;
         state.is_over = true;
         conduit.is_gone.store(true, Ordering::Relaxed);
         state.input = None;

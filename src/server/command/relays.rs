@@ -22,6 +22,7 @@ use super::keeper::Keeper;
 use super::order::{SpawnError, Started};
 use super::pipes::{Input, read_into};
 use super::pool::LAST_BREATH;
+use super::relay::START_TIMEOUT;
 use super::status::{by_itself, is_ours};
 use super::tokens::Tokens;
 
@@ -213,9 +214,19 @@ impl Relays {
             self.by_slot.remove(&slot);
         }
         relay.idle_since = None;
+        let (is_late, has_said_all) = {
+            let state = conduit.state.lock();
+            (state.is_late, state.has_said_all)
+        };
+        if is_late {
+            let plan = &self.plans[&conduit.listener];
+            let (listener, seconds) = (&plan.name, START_TIMEOUT.as_secs());
+            warn!(listener, seconds, "a process was not started in time");
+            plan.instruments.refused(CommandRefusal::StartFailed);
+        }
         if relay.has_ended {
             self.remove(place);
-        } else if conduit.state.lock().has_said_all {
+        } else if has_said_all {
             let at = now + LAST_BREATH;
             relay.ends_at = Some(at);
             self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));

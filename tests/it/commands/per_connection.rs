@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use super::*;
+use crate::faults::Faults;
 use crate::harness::Client;
 
 /// Whoever runs it never ends by itself.
@@ -413,6 +414,20 @@ fn a_process_that_cannot_be_started_costs_its_connection_alone() {
     let metrics = server.metrics();
     assert_eq!(refused(&metrics, "start_failed"), 1.0);
     assert_eq!(of_main(&metrics, "start_failures_total"), 1.0);
+}
+
+#[test]
+fn a_client_whose_process_does_not_start_in_time_is_refused_and_counted() {
+    let server = each("[\"cat\"]", "");
+    // The first start takes longer than the ten seconds that anybody waits for.
+    let delay = ["epoll_wait:error=EINTR:when=1", "clone:delay_enter=10500000:when=1"];
+    let _faults = Faults::inject(&server, "processes", &delay);
+    let mut clients: Vec<_> = (0..3).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(Client::expect_end);
+    drop(clients);
+    server.eventually_closed(&[("responder_timeout", 3)]);
+    server.eventually("they are counted", |metrics| refused(metrics, "start_failed") == 3.0);
+    eventually("it is logged", || server.logged("a process was not started in time").is_some());
 }
 
 #[test]
