@@ -75,6 +75,8 @@ pub(super) struct SharedProgram {
     reporter: Reporter,
     recorders: CommandRecorders,
     processes: BTreeMap<Key, Process>,
+    /// The pool's first; those before it were of a pool that a panic ended.
+    first_key: Key,
     proof: Option<Proof>,
     /// Answers that found the inbox full, and when they are offered again.
     unsent: VecDeque<(Ticket, Late)>,
@@ -121,6 +123,7 @@ impl SharedProgram {
             reporter,
             recorders,
             processes: BTreeMap::new(),
+            first_key: Key(0),
             proof: Some(proof),
             unsent: VecDeque::new(),
             offer_at: None,
@@ -251,7 +254,11 @@ impl SharedProgram {
         if let Some(proof) = &mut self.proof {
             proof.note_end(status);
         }
-        let why = self.pool.ended(desk.now, key, unread);
+        let why = if key < self.first_key {
+            Some(Why::Stopped)
+        } else {
+            self.pool.ended(desk.now, key, unread)
+        };
         let reason = match why {
             Some(Why::Idle) => ProcessEnd::Idle,
             Some(Why::MaxRequests) => ProcessEnd::MaxRequests,
@@ -281,7 +288,8 @@ impl SharedProgram {
     /// After a panic nothing here is to be trusted but which processes there are: they end, whoever
     /// waits gets no reply, and new ones are started.
     pub(super) fn begin_anew(&mut self, desk: &mut Desk<'_>) {
-        self.pool = Pool::new(self.plan.limits.clone(), self.pool.next_key(), Asker::is_gone);
+        self.first_key = Key(self.pool.next_key());
+        self.pool = Pool::new(self.plan.limits.clone(), self.first_key.0, Asker::is_gone);
         self.unsent.clear();
         self.offer_at = None;
         self.plan.instruments.circuit(false);
