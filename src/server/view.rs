@@ -53,7 +53,7 @@ impl Readiness {
         }
         let broken = self.commands.iter().find(|(_, command)| command.is_circuit_open());
         broken.map_or(Ok(()), |(name, _)| {
-            Err(format!("listener {name}: its processes die before they answer"))
+            Err(format!("listener {name}: its processes die before they answer, see the log"))
         })
     }
 }

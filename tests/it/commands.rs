@@ -1,5 +1,6 @@
 //! Programs that answer: real ones, shared by all clients of a listener or one for each.
 
+mod circuit;
 mod panics;
 mod per_connection;
 mod shared;

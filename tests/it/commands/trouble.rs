@@ -152,33 +152,6 @@ fn a_reply_that_is_too_long_costs_its_own_request() {
     server.eventually_closed(&[("responder_error", 1), ("peer_closed", 1)]);
 }
 
-#[test]
-fn a_program_that_dies_at_once_opens_the_circuit_and_readiness_says_why() {
-    let keys = "restart_delay = \"10ms\"\nmax_restart_delay = \"40ms\"\nmax_processes = 2";
-    let dir = tempfile::tempdir().unwrap();
-    let flag = dir.path().join("works");
-    let script = format!("test -e {} || exit 3; while read x; do echo $x; done", flag.display());
-    let program = sh(&script);
-    let server = shared(&program, keys);
-    server.eventually("the circuit is open", |metrics| of_main(metrics, "circuit_open") == 1.0);
-    let (status, why) = server.get("/readyz");
-    assert_eq!(
-        (status, why.as_str()),
-        (503, "listener main: its processes die before they answer\n")
-    );
-    // One that asks while another process is tried may see that one die.
-    let answer = |text: &str| server.connect().exchange(text.as_bytes());
-    eventually("who asks is refused", || answer("x\n") == b"busy\n");
-    let metrics = server.metrics();
-    assert!(refused(&metrics, "circuit_open") > 0.0);
-    assert!(ends(&metrics, "failed") >= 5.0);
-    std::fs::write(flag, "").unwrap();
-    // The first reply of the one that is tried closes it.
-    eventually("it answers", || answer("y\n") == b"y\n");
-    server.eventually("the circuit is closed", |metrics| of_main(metrics, "circuit_open") == 0.0);
-    assert_eq!(server.get("/readyz").0, 200);
-}
-
 /// What `talkback serve` says when it does not start with this program.
 #[track_caller]
 fn check_start(program: &str, command: &str, expected: &[&str]) {

@@ -43,16 +43,18 @@ impl SharedProgram {
                     self.show(key);
                 }
                 Action::CircuitOpened(delay) => {
-                    let (listener, seconds) = (&self.plan.name, delay.as_secs_f64());
+                    let (listener, next_try_seconds) = (&self.plan.name, delay.as_secs_f64());
                     self.plan.instruments.circuit(true);
                     warn!(
                         listener,
-                        seconds, "its processes die before they answer: refused until one lives"
+                        next_try_seconds,
+                        "messages are refused: its processes die before they answer"
                     );
                 }
                 Action::CircuitClosed => {
                     self.plan.instruments.circuit(false);
-                    info!(listener = self.plan.name, "its processes live again");
+                    let listener = &self.plan.name;
+                    info!(listener, "messages are answered again: a process lives");
                 }
             }
         }
