@@ -258,6 +258,11 @@ impl<R> Pool<R> {
         Some(&owed.request.line)
     }
 
+    /// Whether the process has ever answered.
+    pub(super) fn has_replied(&self, key: Key) -> bool {
+        self.processes.get(&key).is_some_and(|process| process.has_replied)
+    }
+
     pub(super) fn queue_length(&self) -> usize {
         self.queue.len()
     }

@@ -35,6 +35,9 @@ use super::tokens::Tokens;
 /// What the keeper ends a process with, unless it stays.
 const SIGTERM: i32 = rustix::process::Signal::TERM.as_raw();
 
+/// Said of a process that had to be ended.
+const NO_REPLY: &str = "a process was ended: no reply within reply_timeout";
+
 /// An answer that found its worker's inbox full is offered again so much later.
 const OFFER_AGAIN: Duration = Duration::from_millis(5);
 
@@ -254,6 +257,7 @@ impl SharedProgram {
         if let Some(proof) = &mut self.proof {
             proof.note_end(status);
         }
+        let has_replied = self.pool.has_replied(key);
         let why = if key < self.first_key {
             Some(Why::Stopped)
         } else {
@@ -269,9 +273,19 @@ impl SharedProgram {
             Some(Why::HungUp | Why::LivedOn) | None => by_itself(status),
         };
         self.plan.instruments.ended(reason);
-        if let (None, Some(running)) = (why, &process.running) {
+        if let Some(running) = &process.running {
             let (listener, pid) = (&self.plan.name, running.id.pid());
-            info!(listener, pid, %status, "a process ended");
+            match why {
+                None => info!(listener, pid, %status, "a process ended"),
+                Some(Why::Timeout) if has_replied => warn!(listener, pid, "{NO_REPLY}"),
+                // Whoever has just written the program meets this first.
+                Some(Why::Timeout) => warn!(
+                    listener,
+                    pid,
+                    "{NO_REPLY}, nor ever before: is each line flushed (python3 -u, stdbuf -oL)?"
+                ),
+                Some(_) => {}
+            }
         }
         self.act(desk);
         self.conclude_proof(desk);

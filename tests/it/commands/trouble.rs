@@ -95,12 +95,29 @@ fn a_process_that_takes_too_long_is_replaced_and_its_client_closed() {
     eventually_gone(pid);
     let metrics = server.eventually("its end is counted", |it| ends(it, "timeout") == 1.0);
     assert_eq!(of_main(&metrics, "timeouts_total"), 1.0);
+    let said = "a process was ended: no reply within reply_timeout";
+    eventually("it is logged", || server.logged(said).is_some());
+    assert_eq!(server.logged(said).unwrap()["pid"], pid);
     drop(client);
     // Who waited behind it is answered by the next one.
     let mut reply = [0; 1];
     std::io::Read::read_exact(&mut other.stream, &mut reply).unwrap();
     drop(other);
     server.eventually_closed(&[("responder_timeout", 1), ("peer_reset", 1)]);
+}
+
+#[test]
+fn a_process_that_never_answers_is_said_to_buffer_its_output() {
+    // Without -u, and its output a pipe.
+    let program = python("print(line)").replace("\"-u\", ", "");
+    let listener = "framing = \"line\"\nreply_timeout = \"300ms\"";
+    let server = Server::start(&config(&program, listener, ""));
+    let mut client = server.connect();
+    client.send("x\n");
+    client.expect_end();
+    let said = "a process was ended: no reply within reply_timeout, nor ever before: is each line \
+                flushed (python3 -u, stdbuf -oL)?";
+    eventually("it is logged", || server.logged(said).is_some());
 }
 
 #[test]
