@@ -664,7 +664,7 @@ PROGRAMS = Row(600, "Programs that answer (responder = command)", [
         2 s: the host does not let go of them.""",
         [Query(total(f"talkback_command_processes{{{LISTENER}}}", "listener, state"),
                "{{state}} {{listener}}")],
-        nothing=NO_PROGRAM,
+        stacked=True, nothing=NO_PROGRAM,
     ),
     Panel(
         602, "Messages that wait for a process", 6, "short",
@@ -691,22 +691,29 @@ PROGRAMS = Row(600, "Programs that answer (responder = command)", [
         logarithmic=True, nothing=NO_PROGRAM,
     ),
     Panel(
-        605, "Starts and ends", 8, "ops",
-        """Processes started, those that could not be, and why processes ended. exited, idle,
-        max_requests, connection_closed and stopped are ordinary; failed and signalled are the
-        program's own faults, protocol is a line that nobody had asked for or too long a one,
-        timeout a reply that did not come. The program's last words stand in the log.""",
-        [
-            Query(rate("talkback_command_starts_total", "listener"), "started {{listener}}"),
-            Query(rate("talkback_command_start_failures_total", "listener"),
-                  "not started {{listener}}"),
-            Query(rate("talkback_command_ends_total", "reason") + " > 0", "{{reason}}"),
-        ],
-        nothing=NO_PROGRAM,
+        605, "Why processes ended", 6, "ops",
+        """exited, idle, max_requests, connection_closed and stopped are ordinary; failed and
+        signalled are the program's own faults, protocol is a line that nobody had asked for or
+        too long a one, timeout a reply that did not come. The program's last words stand in the
+        log.""",
+        [Query(rate("talkback_command_ends_total", "reason") + " > 0", "{{reason}}")],
+        stacked=True, nothing="none",
         alerts=("ProgramDies",),
     ),
     Panel(
-        606, "Refused, or not answered in time", 6, "ops",
+        609, "Starts", 5, "ops",
+        """Processes started, and those that could not be: the log says why. Many starts, and as
+        many ends beside this: the program does not live, or max_requests and
+        process_idle_timeout are low for so many clients.""",
+        [
+            Query(rate("talkback_command_starts_total", "listener"), "started {{listener}}"),
+            Query(rate("talkback_command_start_failures_total", "listener"),
+                  "failed {{listener}}"),
+        ],
+        nothing=NO_PROGRAM,
+    ),
+    Panel(
+        606, "Refused, or not in time", 5, "ops",
         """Messages that no process took, by why: queue_full and queue_timeout are too few
         processes, circuit_open and start_failed a program that does not live. And messages that
         a process took and did not answer within reply_timeout.""",
@@ -719,17 +726,17 @@ PROGRAMS = Row(600, "Programs that answer (responder = command)", [
         alerts=("ProgramRefuses", "ProgramTimeouts"),
     ),
     Panel(
-        607, "Circuit", 4, "none",
+        607, "Circuit", 3, "none",
         """Open: the last processes died before any reply, so none is started until the back-off
         is over, and messages are refused at once. /readyz says so as well. Mend the program; it
-        is tried again by itself.""",
+        is tried again by itself. The graph behind the word tells when it was open.""",
         [Query(f"talkback_command_circuit_open{{{LISTENER}}}", "{{listener}} {{instance}}")],
-        kind="stat", steps=(GOOD, (1, BAD)), plain=True, nothing=NO_PROGRAM,
+        kind="stat", steps=(GOOD, (1, BAD)), nothing=NO_PROGRAM,
         words={"0": ("closed", GOOD), "1": ("OPEN", BAD)},
         alerts=("CircuitOpen",),
     ),
     Panel(
-        608, "Lines on standard error", 6, "ops",
+        608, "Lines on standard error", 5, "ops",
         """Lines that the program's processes wrote to their standard error. They stand in the
         log, fewer of them where they are many. A rise is what to read first when processes end
         or time out.""",

@@ -1,5 +1,5 @@
-//! A server with three listeners and clients of many kinds, moved on step by step: a test that
-//! waits for something does a step between two looks.
+//! A server with four listeners, a program behind one of them, and clients of many kinds, moved on
+//! step by step: a test that waits for something does a step between two looks.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,6 +14,14 @@ use crate::harness::{Client, PATIENCE, Server};
 const TALKERS: usize = 24;
 /// Clients of one address that sit there and say nothing: as many as one address may have.
 const CROWD: usize = 6;
+
+/// Says what it is told, and dies of `die`.
+const PROGRAM: &str = concat!(
+    "import sys\n",
+    "for line in sys.stdin:\n",
+    "    if line == 'die\\n': sys.exit(1)\n",
+    "    print(line, end='')",
+);
 
 trait Stream: Read + Write + Send {}
 impl<T: Read + Write + Send> Stream for T {}
@@ -55,6 +63,9 @@ impl Load {
              [[listener]]\nname = \"lines\"\naddress = \"127.0.0.1:0\"\n\
              framing = \"line\"\nmax_message_bytes = 1024\n\
              [[listener]]\nname = \"local\"\naddress = \"unix:@{name}\"\n\
+             [[listener]]\nname = \"python\"\naddress = \"127.0.0.1:0\"\n\
+             framing = \"line\"\nresponder = \"command\"\n\
+             [listener.command]\nprogram = [\"python3\", \"-u\", \"-c\", {PROGRAM:?}]\n\
              [limits]\nmax_connections_per_ip = {CROWD}\nsend_timeout = \"5m\"\n"
         ));
         let mut peer = None;
@@ -65,7 +76,8 @@ impl Load {
                 stream.set_read_timeout(Some(PATIENCE)).unwrap();
                 Box::new(stream)
             } else {
-                let client = connect(server.address_of(index % 2), 10 + index);
+                let listener = if index % 8 == 5 { 3 } else { index % 2 };
+                let client = connect(server.address_of(listener), 10 + index);
                 peer.get_or_insert(client.stream.local_addr().unwrap());
                 Box::new(client.stream)
             };
@@ -122,6 +134,9 @@ impl Load {
         if self.step.is_multiple_of(40) {
             let mut client = connect(self.server.address_of(1), 201);
             client.send([b'y'; 1025]);
+            client.expect_end();
+            let mut client = connect(self.server.address_of(3), 202);
+            client.send("die\n");
             client.expect_end();
         }
     }
