@@ -155,6 +155,9 @@ impl Proof {
         let sent = self.test.clone().unwrap_or_default();
         let end = match (failure, self.status) {
             (Failure::ProcessEnded, Some(status)) => format!("ended ({status}) without an answer"),
+            (Failure::CircuitOpen, Some(status)) => {
+                format!("ended ({status}) before it could be asked, whenever it was started")
+            }
             (Failure::ProcessEnded, None) => "wrote what is no answer".to_owned(),
             _ => "could not take it".to_owned(),
         };

@@ -223,6 +223,8 @@ fn what_a_program_says_before_it_is_asked_is_no_answer_to_its_self_test() {
 fn a_program_that_ends_instead_of_answering_is_found_out_at_the_start() {
     let keys = "self_test = \"ping\"";
     check_start(&sh("read x; exit 7"), keys, &["ping", "exit status: 7"]);
+    let keys = "self_test = \"ping\"\nrestart_delay = \"1ms\"";
+    check_start(&sh("exit 7"), keys, &["ping", "exit status: 7", "whenever it was started"]);
     check_start("[\"no-such-program\"]", "", &["no-such-program"]);
 }
 
