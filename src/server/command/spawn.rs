@@ -99,14 +99,14 @@ fn spawn(
         limits: &program.limits,
     });
     let (pid, pidfd) = made.map_err(|(step, source)| {
-        let what = what_failed(step, program);
+        let what = what_failed(step, program, &source);
         SpawnError::Step { what, source }
     })?;
     Ok(Spawned { pid, pidfd, input, output, standard_error })
 }
 
 /// What it could not do, and as whom: the rights of another user show only when it is tried.
-fn what_failed(step: Step, program: &Program) -> String {
+fn what_failed(step: Step, program: &Program, source: &io::Error) -> String {
     let account = &program.account;
     match step {
         Step::Begin => "cannot make a process".to_owned(),
@@ -116,7 +116,13 @@ fn what_failed(step: Step, program: &Program) -> String {
             format!("cannot enter {}{account}", directory.display())
         }
         Step::Limits => "cannot set its limits".to_owned(),
-        Step::Execute => format!("cannot execute {}{account}", program.file.display()),
+        Step::Execute => {
+            // A shell runs such a file all the same, so that its author never missed the line.
+            let is_unknown = Errno::from_io_error(source) == Some(Errno::NOEXEC);
+            let hint =
+                if is_unknown { " (a script begins with #! and its interpreter)" } else { "" };
+            format!("cannot execute {}{account}{hint}", program.file.display())
+        }
     }
 }
 

@@ -229,6 +229,21 @@ fn a_program_that_ends_instead_of_answering_is_found_out_at_the_start() {
 }
 
 #[test]
+fn a_script_without_its_first_line_is_told_what_it_lacks() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app");
+    // Not by this process: what it has open for writing, a test that forks has open too.
+    let script = "echo 'echo hello' > \"$0\" && chmod 700 \"$0\"";
+    let mut shell = std::process::Command::new("sh");
+    assert!(shell.args(["-c", script]).arg(&path).status().unwrap().success());
+    let said = format!(
+        "cannot execute {} (a script begins with #! and its interpreter): Exec format error",
+        path.display()
+    );
+    check_start(&format!("[{path:?}]"), "", &[&said]);
+}
+
+#[test]
 fn a_program_that_answers_its_self_test_is_served_with_and_counts_no_message() {
     let server = shared(&python("print(line)"), "self_test = \"ping\"");
     let mut client = server.connect();
