@@ -11,7 +11,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use rustix::io::Errno;
 use slab::Slab;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::metrics::names::{CommandRefusal, ProcessEnd, ProcessState};
 use crate::metrics::{CommandInstruments, ProcessGauge};
@@ -237,9 +237,9 @@ impl Relays {
     pub(super) fn ended(&mut self, conduit: &Conduit, status: ExitStatus) {
         let Some(place) = conduit.place() else { return };
         let Some(relay) = self.relays.get_mut(place) else { return };
-        let (is_told, is_over) = {
+        let (is_told, is_over, process) = {
             let state = conduit.state.lock();
-            (state.is_told, state.is_over)
+            (state.is_told, state.is_over, state.process)
         };
         let reason = match by_itself(status) {
             // One that ends or crashes by itself meanwhile has still done so by itself.
@@ -247,6 +247,11 @@ impl Relays {
             reason => reason,
         };
         relay.gauge.instruments().ended(reason);
+        if matches!(reason, ProcessEnd::Failed | ProcessEnd::Signalled) {
+            // Its client may have had no word of why.
+            let (listener, pid) = (&self.plans[&conduit.listener].name, process.map(|id| id.pid()));
+            info!(listener, pid, %status, "a process ended");
+        }
         if is_over {
             return self.remove(place);
         }

@@ -338,6 +338,22 @@ fn check_end(script: &str, act: fn(Client), reason: &str) {
     server.eventually("all are counted", |metrics| {
         metrics.sum("talkback_command_ends_total") == 10.0 && ends(metrics, reason) == 10.0
     });
+    // A fault of the program is in the log: its client may have heard nothing of it.
+    let expected = if ["failed", "signalled"].contains(&reason) { 10 } else { 0 };
+    let is_told = |event: &serde_json::Value| event["message"] == "a process ended";
+    eventually(format_args!("{expected} ends are logged"), || {
+        server.log().iter().filter(|event| is_told(event)).count() == expected
+    });
+}
+
+#[test]
+fn an_end_with_a_status_of_failure_is_told_and_an_ordinary_one_is_not() {
+    let heard = |mut client: Client| {
+        client.send("x\n");
+        client.expect_end();
+    };
+    check_end("echo up; read x; exit 3", heard, "failed");
+    check_end("echo up; read x", heard, "exited");
 }
 
 #[test]
