@@ -22,8 +22,8 @@ impl Wake for mio::Waker {
 /// Between one sleeper and any number of senders.
 ///
 /// Sleeper: [`Doorbell::take_ring`], and if that says yes, a look into every inbox; then
-/// [`Doorbell::lie_down`], [`Doorbell::has_rung`] once more, wait, [`Doorbell::get_up`]. Sender: put
-/// the item into the inbox, then [`Doorbell::ring`]. Either the sleeper's look sees that it was
+/// [`Doorbell::lie_down`], [`Doorbell::has_rung`] once more, wait, [`Doorbell::get_up`]. Sender:
+/// put the item into the inbox, then [`Doorbell::ring`]. Either the sleeper's look sees that it was
 /// rung or the sender sees the sleeper, as both fences are in one order.
 #[derive(Debug)]
 pub(super) struct Doorbell<W> {
