@@ -5,6 +5,7 @@ mod ask;
 mod child;
 mod conduit;
 mod home;
+mod inquiries;
 mod keeper;
 mod members;
 mod news;
@@ -25,8 +26,9 @@ mod standard_error;
 mod status;
 mod tokens;
 
-pub(in crate::server) use ask::{Ask, Deliver, Desired, Inquiry};
+pub(in crate::server) use ask::{Ask, Desired};
 pub(in crate::server) use home::Home;
+pub(in crate::server) use inquiries::{Deliver, Inquiries};
 pub(in crate::server) use keeper::{Keeper, KeeperThread};
 pub(in crate::server) use news::Reporter;
 pub use order::ProgramGroups;

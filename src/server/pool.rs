@@ -14,7 +14,6 @@ use crate::metrics::{Instruments, WorkerReading};
 use crate::responder::{LateReply, Mailbox, Push, SendError};
 
 use super::admit::Slot;
-use super::command::Inquiry;
 use super::doorbell::Doorbell;
 use super::mail::Mail;
 use super::question::Question;
@@ -182,23 +181,6 @@ impl Seat {
         Err((error, mail))
     }
 
-    /// Takes a message to the program of that listener, which must live with this worker.
-    ///
-    /// # Errors
-    /// Gives it back when the inbox is full, or its worker has ended.
-    pub(super) fn request(&self, listener: usize, inquiry: Inquiry) -> Result<(), Inquiry> {
-        match self.mail.try_send(Mail::Request { listener, inquiry }) {
-            Ok(()) => {
-                self.doorbell.ring();
-                Ok(())
-            }
-            Err(TrySendError::Full(mail) | TrySendError::Disconnected(mail)) => match mail {
-                Mail::Request { inquiry, .. } => Err(inquiry),
-                Mail::Late(_) | Mail::Push(_) => unreachable!("what was sent comes back"),
-            },
-        }
-    }
-
     /// Asks the worker. Who asked before and has no answer yet gets none.
     pub(super) fn ask(&self, question: Question) {
         let (questions, untaken) = &self.questions;
@@ -230,7 +212,7 @@ impl Mailbox for Seat {
     fn deliver(&self, reply: LateReply) -> Result<(), LateReply> {
         self.post(Mail::Late(reply)).map_err(|(_, mail)| match mail {
             Mail::Late(reply) => reply,
-            Mail::Push(_) | Mail::Request { .. } => unreachable!("what was posted comes back"),
+            Mail::Push(_) => unreachable!("what was posted comes back"),
         })
     }
 

@@ -12,7 +12,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use slab::Slab;
 
-use super::ask::{Deliver, Inquiries, Inquiry};
+use super::inquiries::Inquiries;
 use super::keeper::Keeper;
 use super::news::{News, Newsroom, Reporter, newsroom};
 use super::order::{SpawnError, Started};
@@ -39,7 +39,6 @@ pub(in crate::server) struct Home {
     /// By the number in their tokens, whose pipes they are: of which program and process.
     pipes: Slab<(usize, Key)>,
     relays: Relays,
-    inquiries: Inquiries,
     outbox: Outbox,
     /// There once there is something to be read.
     buffer: Box<[u8]>,
@@ -65,7 +64,6 @@ impl Home {
             programs: Vec::new(),
             pipes: Slab::new(),
             relays: Relays::default(),
-            inquiries: Inquiries::default(),
             outbox: Outbox::new(mailbox),
             buffer: Box::default(),
         })
@@ -83,10 +81,11 @@ impl Home {
         keeper: Keeper,
         recorders: CommandRecorders,
         proof: Proof,
+        inquiries: Inquiries,
     ) {
         self.buffer = vec![0; BUFFER_BYTES].into();
         let reporter = self.reporter.clone();
-        self.programs.push(SharedProgram::new(plan, keeper, reporter, recorders, proof));
+        self.programs.push(SharedProgram::new(plan, keeper, reporter, recorders, proof, inquiries));
     }
 
     /// Connections of that listener get a process each.
@@ -115,14 +114,13 @@ impl Home {
         self.buffer = buffer;
     }
 
-    /// How messages of the worker's own connections come to the program of that listener.
-    pub(in crate::server) fn deliver(&self, listener: usize) -> Deliver {
-        self.inquiries.deliver(listener)
-    }
-
-    /// The next of those messages, and its listener's place in the config.
-    pub(in crate::server) fn next_inquiry(&self) -> Option<(usize, Inquiry)> {
-        self.inquiries.next()
+    /// Asks the programs what they were asked, so many times each.
+    pub(in crate::server) fn take_inquiries(&mut self, most: usize) {
+        if !self.programs.iter().any(SharedProgram::is_asked) {
+            return;
+        }
+        let (programs, mut desk) = self.at_desk(Instant::now());
+        programs.iter_mut().for_each(|program| program.take_inquiries(most, &mut desk));
     }
 
     /// What the worker's own connections are answered.
@@ -132,7 +130,9 @@ impl Home {
 
     /// Whether something is to be done at once.
     pub(in crate::server) fn is_busy(&self) -> bool {
-        self.relays.is_busy() || !self.outbox.is_empty() || !self.inquiries.is_empty()
+        self.relays.is_busy()
+            || !self.outbox.is_empty()
+            || self.programs.iter().any(SharedProgram::is_asked)
     }
 
     /// Whether no shared program lives here.
@@ -163,17 +163,7 @@ impl Home {
         // What a panic interrupted had them in its hands.
         self.buffer = vec![0; BUFFER_BYTES].into();
         drop(self.outbox.take());
-        while let Some((_, inquiry)) = self.inquiries.next() {
-            inquiry.ticket.forgo();
-        }
         self.each(now, SharedProgram::begin_anew);
-    }
-
-    /// A message for the program of that listener. If none lives here, the ticket says so.
-    pub(in crate::server) fn request(&mut self, listener: usize, inquiry: Inquiry, now: Instant) {
-        let Some(at) = self.program(listener) else { return };
-        let (programs, mut desk) = self.at_desk(now);
-        programs[at].request(inquiry, &mut desk);
     }
 
     /// What epoll told of something that is no connection.

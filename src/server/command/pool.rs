@@ -15,6 +15,9 @@ use circuit::Circuit;
 /// A process that has lived so long without being asked did not die at once.
 pub(super) const STEADY: Duration = Duration::from_secs(5);
 
+/// A full queue is gone through for clients that are gone no more often than that.
+const SWEEP: Duration = Duration::from_millis(10);
+
 /// A process that has closed its output is given so long to end by itself.
 pub(super) const LAST_BREATH: Duration = Duration::from_secs(1);
 
@@ -167,6 +170,8 @@ pub(super) struct Pool<R> {
     next_key: u64,
     /// In the order of arrival.
     queue: VecDeque<Request<R>>,
+    /// When it was last gone through for those whose clients are gone.
+    swept: Option<Instant>,
     /// Whether nobody waits for the answer any more.
     is_gone: fn(&R) -> bool,
     /// Since when, the one asked last on top: those that are not needed stay below and end.
@@ -193,6 +198,7 @@ impl<R> Pool<R> {
             processes: BTreeMap::new(),
             next_key: first,
             queue: VecDeque::new(),
+            swept: None,
             is_gone,
             idle: Vec::new(),
             starting: 0,
@@ -280,7 +286,7 @@ impl<R> Pool<R> {
             Some(Failure::ProcessEnded)
         } else if self.circuit.is_open() && !self.is_trial_free() {
             Some(Failure::CircuitOpen)
-        } else if self.queue.len() >= self.limits.max_queue && self.free().is_none() {
+        } else if self.is_full() && !self.make_room(now) {
             Some(Failure::QueueFull)
         } else {
             None

@@ -20,7 +20,7 @@ use crate::metrics::names::{ProcessEnd, ProcessState};
 use crate::metrics::{CommandInstruments, CommandRecorders, ProcessGauge};
 use crate::responder::{Late, Ticket};
 
-use super::ask::Inquiry;
+use super::inquiries::{Inquiries, Inquiry};
 use super::keeper::Keeper;
 use super::news::Reporter;
 use super::order::{ProcessId, SpawnError, Started};
@@ -81,6 +81,7 @@ pub(super) struct SharedProgram {
     /// The pool's first; those before it were of a pool that a panic ended.
     first_key: Key,
     proof: Option<Proof>,
+    inquiries: Inquiries,
     /// Answers that found the inbox full, and when they are offered again.
     unsent: VecDeque<(Ticket, Late)>,
     offer_at: Option<Instant>,
@@ -118,6 +119,7 @@ impl SharedProgram {
         reporter: Reporter,
         recorders: CommandRecorders,
         proof: Proof,
+        inquiries: Inquiries,
     ) -> Self {
         Self {
             pool: Pool::new(plan.limits.clone(), 0, Asker::is_gone),
@@ -128,6 +130,7 @@ impl SharedProgram {
             processes: BTreeMap::new(),
             first_key: Key(0),
             proof: Some(proof),
+            inquiries,
             unsent: VecDeque::new(),
             offer_at: None,
             shown_queue: 0,
@@ -154,10 +157,18 @@ impl SharedProgram {
         self.conclude_proof(desk);
     }
 
-    pub(super) fn request(&mut self, inquiry: Inquiry, desk: &mut Desk<'_>) {
-        let Inquiry { ticket, line, client } = inquiry;
-        self.pool.request(desk.now, Asker::Client(ticket, client), line);
-        self.act(desk);
+    /// Whether something waits to be taken.
+    pub(super) fn is_asked(&self) -> bool {
+        !self.inquiries.is_empty()
+    }
+
+    /// Takes what it is asked, so many times.
+    pub(super) fn take_inquiries(&mut self, most: usize, desk: &mut Desk<'_>) {
+        for _ in 0..most {
+            let Some(Inquiry { ticket, line, client }) = self.inquiries.next() else { return };
+            self.pool.request(desk.now, Asker::Client(ticket, client), line);
+            self.act(desk);
+        }
     }
 
     pub(super) fn tick(&mut self, desk: &mut Desk<'_>) {
@@ -305,6 +316,7 @@ impl SharedProgram {
         self.first_key = Key(self.pool.next_key());
         self.pool = Pool::new(self.plan.limits.clone(), self.first_key.0, Asker::is_gone);
         self.unsent.clear();
+        self.inquiries.forget_own();
         self.offer_at = None;
         self.plan.instruments.circuit(false);
         for process in self.processes.values_mut() {

@@ -9,8 +9,8 @@ use crate::config::{Command, CommandMode, Config, Listener};
 use crate::metrics::Instruments;
 use crate::responder::Service;
 use crate::server::command::{
-    Ask, CommandError, Deliver, Desired, Exchange, Home, Keeper, KeeperThread, Plan, PoolLimits,
-    Program, Proof, Proven, Relay, RelayPlan, Setup, tell_of_nobody,
+    Ask, CommandError, Deliver, Desired, Exchange, Home, Inquiries, Keeper, KeeperThread, Plan,
+    PoolLimits, Program, Proof, Proven, Relay, RelayPlan, Setup, tell_of_nobody,
 };
 use crate::server::failures::Failures;
 use crate::wire::Framing;
@@ -65,28 +65,13 @@ pub(super) fn settle(
         let listener = &config.listeners[index];
         let Some(command) = &listener.command else { continue };
         let is_shared = command.mode == CommandMode::Shared;
-        if is_shared || !command.self_test.is_empty() {
-            let asked = match command.mode {
-                CommandMode::Shared => program.clone(),
-                CommandMode::PerConnection => {
-                    Arc::new(Program::clone(&program).with(tell_of_nobody(&listener.address)))
-                }
-            };
-            let plan = plan(index, listener, command, asked, instruments);
-            let starts = if is_shared { command.min_processes } else { 0 };
-            let (proof, proven) = Proof::new(starts, &command.self_test, command.self_test_timeout);
-            let recorders = instruments.command_recorders(index);
-            let at = turn % posts.len();
-            home(&mut posts[at])?.adopt(plan, keeper.clone(), recorders, proof);
-            commands.proofs.push((listener.name.clone(), proven));
-        }
+        let at = turn % posts.len();
+        let inquiries = Inquiries::with_room(most_inquiries(command));
         if is_shared {
-            let (at, posts) = (turn % posts.len(), &mut *posts);
-            let home = home(&mut posts[at])?.deliver(index);
             let seat = posts[at].seat.clone();
-            let others: Deliver = Arc::new(move |inquiry| seat.request(index, inquiry));
-            let service = |deliver| ask(desired(listener, command, deliver, index, instruments));
-            let (home, others) = (service(home), service(others));
+            let others = inquiries.deliver_from_others(move || seat.doorbell().ring());
+            let service = |deliver| ask(desired(index, listener, command, deliver, instruments));
+            let (home, others) = (service(inquiries.deliver()), service(others));
             for (worker, services) in commands.services.iter_mut().enumerate() {
                 let service = if worker == at { &home } else { &others };
                 services.insert(index, service.clone());
@@ -98,6 +83,20 @@ pub(super) fn settle(
                 home.adopt_relays(index, relays);
                 services.insert(index, relay(index, listener, &program, &keeper, home));
             }
+        }
+        if is_shared || !command.self_test.is_empty() {
+            let asked = match command.mode {
+                CommandMode::Shared => program.clone(),
+                CommandMode::PerConnection => {
+                    Arc::new(Program::clone(&program).with(tell_of_nobody(&listener.address)))
+                }
+            };
+            let plan = plan(index, listener, command, asked, instruments);
+            let starts = if is_shared { command.min_processes } else { 0 };
+            let (proof, proven) = Proof::new(starts, &command.self_test, command.self_test_timeout);
+            let recorders = instruments.command_recorders(index);
+            home(&mut posts[at])?.adopt(plan, keeper.clone(), recorders, proof, inquiries);
+            commands.proofs.push((listener.name.clone(), proven));
         }
     }
     Ok(commands)
@@ -178,11 +177,16 @@ fn start_keeper(
         .map_err(|source| StartError::System { what: "thread processes".to_owned(), source })
 }
 
+/// What its pool can have in hand and in its queue; more on the way there would be refused anyhow.
+fn most_inquiries(command: &Command) -> usize {
+    command.max_queue + command.max_processes * command.pipeline
+}
+
 fn desired(
+    index: usize,
     listener: &Listener,
     command: &Command,
     deliver: Deliver,
-    index: usize,
     instruments: &Instruments,
 ) -> Desired {
     Desired {

@@ -1,5 +1,4 @@
-//! What a worker takes out of its second inbox: late answers, texts that nobody asked for, and
-//! messages for the programs that live with it.
+//! What a worker takes out of its second inbox: late answers, and texts that nobody asked for.
 
 use crate::connection::Cause;
 use crate::metrics::names::LateReplyRefusal;
@@ -21,7 +20,6 @@ impl Worker {
         match mail {
             Mail::Late(reply) => self.take_reply(reply),
             Mail::Push(push) => self.take_push(&push),
-            Mail::Request { listener, inquiry } => self.take_request(listener, inquiry),
         }
     }
 

@@ -12,7 +12,7 @@ use mio::event::Event;
 use crate::connection::{Cause, Conversation};
 use crate::responder::LateReply;
 use crate::server::alarm::Alarm;
-use crate::server::command::{Home, Inquiry, Output, Own, Reporter};
+use crate::server::command::{Home, Output, Own, Reporter};
 use crate::server::pool::{Inboxes, Seat};
 
 use super::{INBOX_ITEMS_A_TURN, Worker};
@@ -62,10 +62,8 @@ impl Worker {
     /// What this worker's own connections ask the programs that live here, and what those answer
     /// them. Also sees to it that the programs have their time.
     pub(super) fn serve_programs(&mut self) {
-        for _ in 0..INBOX_ITEMS_A_TURN {
-            let next = self.home.as_ref().and_then(|home| home.next_inquiry());
-            let Some((listener, inquiry)) = next else { break };
-            self.take_request(listener, inquiry);
+        if let Some(home) = &mut self.home {
+            home.take_inquiries(INBOX_ITEMS_A_TURN);
         }
         self.serve_relays(self.began);
         self.deliver();
@@ -164,13 +162,6 @@ impl Worker {
     pub(super) fn end_programs(&mut self) {
         if let Some(home) = &mut self.home {
             home.stop(Instant::now());
-        }
-    }
-
-    /// A message for a program that lives here.
-    pub(super) fn take_request(&mut self, listener: usize, inquiry: Inquiry) {
-        if let Some(home) = &mut self.home {
-            home.request(listener, inquiry, Instant::now());
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::{Action, Failure, Key, LAST_BREATH, Owed, Pool, Process, Request, State, Why};
+use super::{Action, Failure, Key, LAST_BREATH, Owed, Pool, Process, Request, SWEEP, State, Why};
 
 impl<R> Pool<R> {
     pub(super) fn arm(&mut self, at: Option<Instant>) {
@@ -42,6 +42,26 @@ impl<R> Pool<R> {
     fn is_settled(&self) -> bool {
         let waiting = self.queue.len() + self.behind + self.replacements;
         waiting == 0 && self.alive >= self.limits.min_processes
+    }
+
+    /// Whether a request would be one too many.
+    pub(super) fn is_full(&self) -> bool {
+        self.queue.len() >= self.limits.max_queue && self.free().is_none()
+    }
+
+    /// Requests whose clients are gone give their places up; yes: there is room now.
+    pub(super) fn make_room(&mut self, now: Instant) -> bool {
+        if self.swept.is_some_and(|swept| now < swept + SWEEP) {
+            return false;
+        }
+        self.swept = Some(now);
+        let waiting = std::mem::take(&mut self.queue).into_iter();
+        let (gone, waiting) = waiting.partition(|request| (self.is_gone)(&request.token));
+        self.queue = waiting;
+        let gone: VecDeque<Request<R>> = gone;
+        let fail = |request: Request<R>| Action::Fail(request.token, Failure::ClientGone);
+        self.actions.extend(gone.into_iter().map(fail));
+        !self.is_full()
     }
 
     /// Whom to ask next: an idle one, else the one with the least to do that may be given more.
