@@ -165,6 +165,8 @@ impl Worker {
         while catch_unwind(AssertUnwindSafe(|| self.serve())).is_err() {
             self.shared.instruments.worker_panics.inc();
             self.recover();
+            // What was rung for is still in the inboxes.
+            self.seat.doorbell().keep_ringing();
             if self.shared.failures.note(Instant::now()) {
                 self.shared.instruments.workers_alive.dec();
                 return self.refuse();

@@ -16,7 +16,7 @@ impl Worker {
         let next = || self.inboxes.questions.try_recv().ok().map(Survey::new);
         let Some(mut survey) = self.survey.take().or_else(next) else { return };
         if survey.is_late(now) {
-            return;
+            return self.seat.doorbell().keep_ringing();
         }
         let end = self.connections.capacity().min(survey.next + SLOTS_A_TURN);
         for slot in survey.next..end {
@@ -29,7 +29,7 @@ impl Worker {
             self.survey = Some(survey);
         } else {
             survey.conclude(|slot| self.connections.get(slot).map(Entry::found));
-            // Another one may have come meanwhile.
+            // Another question may have come meanwhile.
             self.seat.doorbell().keep_ringing();
         }
     }

@@ -3,8 +3,10 @@
 
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 
-use talkback::{Answer, Context, Reply, Responder, Server};
+use parking_lot::Mutex;
+use talkback::{Answer, Context, Reply, Responder, Server, from_fn};
 
 use super::{
     config, connect, echo, eventually_closed, metrics, start, start_function, with_workers,
@@ -178,6 +180,39 @@ fn a_panic_of_the_loop_ends_its_connections_and_not_the_worker() {
     assert_eq!(metrics.sum("talkback_pending_bytes"), 0.0);
     assert_eq!(metrics.sum("talkback_messages_total"), 8.0);
     assert_eq!(metrics.sum("talkback_replies_total"), 7.0);
+}
+
+#[test]
+fn who_is_in_the_inbox_at_a_panic_of_the_loop_is_served_all_the_same() {
+    let (enter, entered) = mpsc::channel();
+    let (leave, left) = mpsc::channel();
+    let (enter, left) = (Mutex::new(enter), Mutex::new(left));
+    let responder = Arc::new(move |text: &str, reply: &mut Reply<'_>| match text {
+        "hold" => {
+            enter.lock().send(()).unwrap();
+            left.lock().recv().unwrap();
+            Answer::Silence
+        }
+        "bomb" => std::panic::panic_any(Bomb),
+        text => echo(text, reply),
+    });
+    let server = start(&with_workers(1), move || {
+        let responder = responder.clone();
+        Box::new(from_fn(move |text, reply, _| responder(text, reply)))
+    });
+    let mut busy = connect(&server);
+    // Not within the turn in which it was taken out of the inbox.
+    busy.echo("ready\n");
+    busy.send("hold\n");
+    entered.recv().unwrap();
+    connect(&server).send("bomb\n");
+    let mut last = connect(&server);
+    let taken = || metrics(&server).sum("talkback_worker_connections");
+    eventually("all are with the worker", || taken() == 3.0);
+    leave.send(()).unwrap();
+    last.echo("hello\n");
+    drop((busy, last));
+    eventually_closed(&server, &[("worker_panic", 2), ("peer_closed", 1)]);
 }
 
 #[test]
