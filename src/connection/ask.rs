@@ -286,9 +286,12 @@ impl Connection {
         if let Err(error) = sent {
             return Some(self.failed(error, turn));
         }
+        if self.rest.is_empty() && !self.has_input_ended {
+            // What stopped it was the wait for this answer.
+            self.is_stopped = false;
+        }
         // If another message follows at once, this one would never be observed as answered.
-        let goes_on = !self.rest.is_empty() || self.readiness.readable;
-        if goes_on && self.times.unanswered.is_some() && self.pending.is_empty() {
+        if self.readiness.readable && self.times.unanswered.is_some() && self.pending.is_empty() {
             self.note_answered(Instant::now(), turn);
         }
         match effect.then {

@@ -96,6 +96,23 @@ fn the_time_to_the_reply_includes_what_a_late_one_takes() {
 }
 
 #[test]
+fn a_client_that_is_always_one_message_ahead_has_each_reply_timed() {
+    let promising = promising();
+    let (mut client, mut ticket) = promising.asked("later\n");
+    let timed = || metrics(&promising.server).sum("talkback_respond_seconds_count");
+    for answered in 1..=3 {
+        client.send("later\n");
+        let sent = Instant::now();
+        eventually("it is there", || sent.elapsed() >= Duration::from_millis(50));
+        answer(ticket, "at last");
+        client.expect("at last\n");
+        ticket = promising.ticket();
+        eventually("the reply before is timed", || timed() == f64::from(answered));
+    }
+    drop(ticket);
+}
+
+#[test]
 fn messages_behind_a_late_reply_wait_and_their_replies_keep_the_order() {
     let promising = promising();
     let (mut client, first) = promising.asked("a\nlater\nb\nlater\nc\n");
