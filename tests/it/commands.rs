@@ -1,6 +1,7 @@
 //! Programs that answer: real ones, shared by all clients of a listener or one for each.
 
 mod circuit;
+mod own_ends;
 mod panics;
 mod per_connection;
 mod shared;

@@ -26,6 +26,10 @@ use crate::sys::group_of;
 pub(super) struct Child {
     pub(super) id: ProcessId,
     pub(super) phase: Phase,
+    /// It was sent SIGTERM.
+    pub(super) is_told: bool,
+    /// One that ends by itself leaves the others of its group time to say what they have to say.
+    pub(super) is_survived: bool,
     program: Arc<Program>,
     pid: Pid,
     /// Its own; once it is reaped, that of somebody who is left of its group.
@@ -48,8 +52,7 @@ pub(super) enum Phase {
     Ending,
     /// Its group was sent SIGKILL.
     Killed,
-    /// It has ended in its time, is reaped, and others of its group may be there: they have the
-    /// rest of that time.
+    /// It has ended, is reaped, and others of its group may be there, which have time too.
     Left,
     /// Reaped. Its standard error may hold something, or somebody who left its group.
     Over,
@@ -62,10 +65,13 @@ impl Child {
         (pid, pidfd): (Pid, OwnedFd),
         standard_error: OwnedFd,
         ended: Ended,
+        is_survived: bool,
     ) -> Self {
         Self {
             id,
             phase: Phase::Running,
+            is_told: false,
+            is_survived,
             program,
             pid,
             pidfd,

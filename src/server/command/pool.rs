@@ -211,6 +211,11 @@ impl<R> Pool<R> {
         }
     }
 
+    /// From the next request on a reply may take so long.
+    pub(super) fn bound_replies(&mut self, reply_timeout: Option<Duration>) {
+        self.limits.reply_timeout = reply_timeout;
+    }
+
     /// The number of the next process.
     pub(super) fn next_key(&self) -> u64 {
         self.next_key

@@ -57,7 +57,7 @@ pub(super) struct Processes {
     next: usize,
     /// When it began to stop.
     stopping: Option<Instant>,
-    /// The groups whose leaders have ended in their time, and nobody who is left is watched.
+    /// The groups whose leaders have ended, and nobody who is left is watched.
     bereaved: HashMap<Pid, usize>,
     /// When these may be looked for.
     look_at: Instant,
@@ -68,7 +68,7 @@ pub(super) struct Processes {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Due {
-    /// The time that SIGTERM gave is over.
+    /// The time that SIGTERM or the end of a leader gave is over.
     Kill,
     /// Its standard error may be read again.
     Look,
@@ -175,7 +175,7 @@ impl Processes {
         if self.shared.is_stopping.load(Ordering::SeqCst) {
             return started(Err(SpawnError::Stopped));
         }
-        if connection.is_some_and(|is_there| !is_there()) {
+        if connection.as_ref().is_some_and(|is_there| !is_there()) {
             return started(Err(SpawnError::Unwanted));
         }
         let spawned = match self.berths.spawn(&program, &environment) {
@@ -186,7 +186,8 @@ impl Processes {
         let id = ProcessId { number: self.next, pid: pid.as_raw_pid().cast_unsigned() };
         self.next += 1;
         debug!(listener = program.listener, pid = id.pid(), "process started");
-        let mut child = Child::new(id, program, (pid, pidfd), standard_error, ended);
+        let of_one = connection.is_some();
+        let mut child = Child::new(id, program, (pid, pidfd), standard_error, ended, of_one);
         let (end, said) = (Token(id.number * 2), said(id.number));
         if let Err(error) = child.register(self.poll.registry(), end, said) {
             spawn::discard(pid);
@@ -206,12 +207,20 @@ impl Processes {
 
     fn end(&mut self, number: usize) {
         let Some(child) = self.children.get_mut(&number) else { return };
+        if mem::replace(&mut child.is_told, true) {
+            return;
+        }
+        child.signal(Signal::TERM);
         if child.phase == Phase::Running {
             child.phase = Phase::Ending;
-            child.signal(Signal::TERM);
-            // Its grace begins now: this turn may have begun before it was asked for.
-            self.due.insert((Instant::now() + GRACE, number, Due::Kill));
+            self.give_time(number);
         }
+    }
+
+    /// Who is there of its group is killed if it has not gone by then.
+    fn give_time(&mut self, number: usize) {
+        // From now on: this turn may have begun before it was asked for.
+        self.due.insert((Instant::now() + GRACE, number, Due::Kill));
     }
 
     /// Says whether there is something left to wait for.
@@ -267,7 +276,7 @@ impl Processes {
             }
             Phase::Left => {
                 let (listener, pid) = (&child.program().listener, child.id.pid());
-                warn!(listener, pid, "what a process left ignored SIGTERM for 2 s and was killed");
+                warn!(listener, pid, "what a process left was there for 2 s more and was killed");
                 self.bury(number, now);
             }
             Phase::Running | Phase::Killed | Phase::Over => {}
@@ -285,14 +294,18 @@ impl Processes {
         }
         // Mostly that is the end of it.
         let _ = (0..2).any(|_| child.read(&mut self.buffer) == Found::End);
-        if child.phase == Phase::Ending {
+        // In a pool one that was not told to end leaves nobody any time: who is left says nothing
+        // that anybody waits for.
+        let leaves_time = child.phase == Phase::Running && child.is_survived;
+        if child.phase == Phase::Ending || leaves_time {
             child.reap();
         }
-        // One that was not told to end leaves nobody any time.
-        if child.phase == Phase::Left && !child.is_last() {
-            self.bereaved.insert(child.leader(), number);
-        } else {
-            self.bury(number, Instant::now());
+        if child.phase != Phase::Left || child.is_last() {
+            return self.bury(number, Instant::now());
+        }
+        self.bereaved.insert(child.leader(), number);
+        if leaves_time {
+            self.give_time(number);
         }
     }
 

@@ -147,11 +147,13 @@ impl Proof {
         self.outcome.get_or_insert(Err(CommandError::Start { problem: problem.to_owned() }));
     }
 
-    /// The message gets no answer; `begun` is what has come of one.
-    pub(super) fn fail(&mut self, failure: Failure, begun: &[u8], reply_timeout: Duration) {
-        if failure == Failure::ReplyTimeout {
-            return self.fail_late(begun, reply_timeout);
-        }
+    /// Whether it is this that bounds the wait for an answer.
+    pub(super) fn is_asking(&self) -> bool {
+        self.test.is_some()
+    }
+
+    /// The message gets no answer.
+    pub(super) fn fail(&mut self, failure: Failure) {
         let sent = self.test.clone().unwrap_or_default();
         let end = match (failure, self.status) {
             (Failure::ProcessEnded, Some(status)) => format!("ended ({status}) without an answer"),
@@ -178,18 +180,24 @@ impl Proof {
             let problem = "it took longer than self_test_timeout".to_owned();
             self.outcome.get_or_insert(Err(CommandError::Start { problem }));
         } else {
-            self.fail_late(begun, self.timeout);
+            self.fail_late(begun);
         }
     }
 
-    fn fail_late(&mut self, begun: &[u8], after: Duration) {
+    fn fail_late(&mut self, begun: &[u8]) {
         let came = match begun {
             [] => "nothing came back".to_owned(),
             begun => format!("only {:?} came back, without an end of line", ClientText::new(begun)),
         };
         let sent = self.test.clone().unwrap_or_default();
-        let seconds = after.as_secs_f64();
-        self.outcome.get_or_insert(Err(CommandError::NoAnswer { sent, came, seconds }));
+        let seconds = self.timeout.as_secs_f64();
+        self.outcome.get_or_insert(Err(match self.status {
+            Some(status) if begun.is_empty() => {
+                let end = format!("ended ({status}) and has not answered within {seconds} s");
+                CommandError::Ended { sent, end }
+            }
+            _ => CommandError::NoAnswer { sent, came, seconds },
+        }));
     }
 
     /// Tells the start, once there is something to tell.

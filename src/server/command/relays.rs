@@ -54,7 +54,8 @@ pub(in crate::server) struct Relays {
 /// The worker's end of a relay.
 struct RelayEnd {
     conduit: Arc<Conduit>,
-    gauge: ProcessGauge,
+    /// `None` once the process has ended.
+    gauge: Option<ProcessGauge>,
     is_input_registered: bool,
     /// `None` once it has ended.
     output: Option<OwnedFd>,
@@ -83,6 +84,14 @@ pub(in crate::server) enum Output {
     End,
 }
 
+impl RelayEnd {
+    fn enter(&mut self, state: ProcessState) {
+        if let Some(gauge) = &mut self.gauge {
+            gauge.enter(state);
+        }
+    }
+}
+
 impl Relays {
     pub(super) fn adopt(&mut self, listener: usize, plan: RelayPlan) {
         self.plans.insert(listener, plan);
@@ -97,7 +106,7 @@ impl Relays {
         let Some(plan) = self.plans.get(&conduit.listener) else { return };
         let (slot, _) = conduit.connection();
         let place = self.relays.insert(RelayEnd {
-            gauge: plan.instruments.process(),
+            gauge: Some(plan.instruments.process()),
             conduit: conduit.clone(),
             is_input_registered: false,
             output: None,
@@ -142,7 +151,7 @@ impl Relays {
             state.is_told = true;
             return plan.keeper.end(process);
         }
-        relay.gauge.enter(ProcessState::Busy);
+        relay.enter(ProcessState::Busy);
         state.input = Some(Input::new(input));
         let (pipe, token) = (output.as_raw_fd(), Tokens::of_relay(place).output);
         let registered = registry.register(&mut SourceFd(&pipe), token, Interest::READABLE);
@@ -208,7 +217,7 @@ impl Relays {
         let Some(place) = conduit.place() else { return };
         let Some(relay) = self.relays.get_mut(place) else { return };
         relay.output = None;
-        relay.gauge.enter(ProcessState::Ending);
+        relay.enter(ProcessState::Ending);
         let (slot, _) = conduit.connection();
         if self.by_slot.get(&slot) == Some(&place) {
             self.by_slot.remove(&slot);
@@ -242,11 +251,15 @@ impl Relays {
             (state.is_told, state.is_over, state.process)
         };
         let reason = match by_itself(status) {
-            // One that ends or crashes by itself meanwhile has still done so by itself.
+            // One that crashes or succeeds meanwhile has still done so by itself. With a failure
+            // ends also who cleans up at SIGTERM, or minds a pipe that nobody reads.
             ProcessEnd::Signalled if is_told && is_ours(status) => ProcessEnd::ConnectionClosed,
+            ProcessEnd::Failed if is_told => ProcessEnd::ConnectionClosed,
             reason => reason,
         };
-        relay.gauge.instruments().ended(reason);
+        self.plans[&conduit.listener].instruments.ended(reason);
+        // Its connection may last longer.
+        relay.gauge = None;
         if matches!(reason, ProcessEnd::Failed | ProcessEnd::Signalled) {
             // Its client may have had no word of why.
             let (listener, pid) = (&self.plans[&conduit.listener].name, process.map(|id| id.pid()));

@@ -122,7 +122,7 @@ impl SharedProgram {
         inquiries: Inquiries,
     ) -> Self {
         Self {
-            pool: Pool::new(plan.limits.clone(), 0, Asker::is_gone),
+            pool: pool(&plan.limits, &proof, 0),
             plan,
             keeper,
             reporter,
@@ -314,7 +314,10 @@ impl SharedProgram {
     /// waits gets no reply, and new ones are started.
     pub(super) fn begin_anew(&mut self, desk: &mut Desk<'_>) {
         self.first_key = Key(self.pool.next_key());
-        self.pool = Pool::new(self.plan.limits.clone(), self.first_key.0, Asker::is_gone);
+        self.pool = match &self.proof {
+            Some(proof) => pool(&self.plan.limits, proof, self.first_key.0),
+            None => Pool::new(self.plan.limits.clone(), self.first_key.0, Asker::is_gone),
+        };
         self.unsent.clear();
         self.inquiries.forget_own();
         self.offer_at = None;
@@ -438,6 +441,12 @@ impl SharedProgram {
     fn pid(&mut self, key: Key) -> Option<u32> {
         self.running(key).map(|running| running.id.pid())
     }
+}
+
+/// The pool before its program is proven, whose answer has a time of its own.
+fn pool(limits: &Limits, proof: &Proof, first: u64) -> Pool<Asker> {
+    let reply_timeout = limits.reply_timeout.filter(|_| !proof.is_asking());
+    Pool::new(Limits { reply_timeout, ..limits.clone() }, first, Asker::is_gone)
 }
 
 /// The earlier of two times at which there may be something to do.

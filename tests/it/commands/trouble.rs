@@ -172,12 +172,7 @@ fn a_reply_that_is_too_long_costs_its_own_request() {
 /// What `talkback serve` says when it does not start with this program.
 #[track_caller]
 fn check_start(program: &str, command: &str, expected: &[&str]) {
-    check_start_with(program, "framing = \"line\"", command, expected);
-}
-
-#[track_caller]
-fn check_start_with(program: &str, listener: &str, command: &str, expected: &[&str]) {
-    let config = config(program, listener, command);
+    let config = config(program, "framing = \"line\"", command);
     let mut server = Server::spawn(&config, |command| command);
     assert_eq!(server.wait().code(), Some(1));
     let log = server.log();
@@ -199,10 +194,22 @@ fn a_program_that_buffers_its_output_is_found_out_at_the_start() {
     );
     let program = sh("read x; printf $x; cat");
     check_start(&program, keys, &["only", "ping", "came back, without an end of line"]);
-    // Whichever time is over first.
-    let listener = "framing = \"line\"\nreply_timeout = \"400ms\"";
-    let expected = ["only", "ping", "within 0.4 s", "stdbuf -oL"];
-    check_start_with(&program, listener, "self_test = \"ping\"", &expected);
+}
+
+#[test]
+fn the_self_test_has_a_time_of_its_own() {
+    let listener = "framing = \"line\"\nreply_timeout = \"1ms\"";
+    let program = sh("sleep 0.2; exec cat");
+    let server = Server::start(&config(&program, listener, "self_test = \"ping\""));
+    // For clients it is not.
+    let slow = sh("read x; echo $x; exec tail -f /dev/null");
+    drop(server);
+    let server = Server::start(&config(&slow, listener, "self_test = \"ping\""));
+    let mut client = server.connect();
+    client.send("a\n");
+    client.expect_end();
+    drop(client);
+    server.eventually_closed(&[("responder_timeout", 1)]);
 }
 
 #[test]
@@ -225,6 +232,8 @@ fn a_program_that_ends_instead_of_answering_is_found_out_at_the_start() {
     check_start(&sh("read x; exit 7"), keys, &["ping", "exit status: 7"]);
     let keys = "self_test = \"ping\"\nrestart_delay = \"1ms\"";
     check_start(&sh("exit 7"), keys, &["ping", "exit status: 7", "whenever it was started"]);
+    let keys = "self_test = \"ping\"\nself_test_timeout = \"300ms\"\nrestart_delay = \"5s\"";
+    check_start(&sh("exit 7"), keys, &["ping", "exit status: 7", "not answered within 0.3 s"]);
     check_start("[\"no-such-program\"]", "", &["no-such-program"]);
 }
 

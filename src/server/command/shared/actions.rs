@@ -10,7 +10,7 @@ use crate::responder::{Late, Ticket};
 use crate::server::command::pool::{Action, Doing, Failure, Key};
 use crate::server::command::proof::Proof;
 
-use super::{Asker, Desk, OFFER_AGAIN, Process, SharedProgram, begun};
+use super::{Asker, Desk, OFFER_AGAIN, Process, SharedProgram};
 
 impl SharedProgram {
     /// Does what the pool wants done.
@@ -81,8 +81,7 @@ impl SharedProgram {
     fn fail(&mut self, asker: Asker, failure: Failure, desk: &mut Desk<'_>) {
         let Asker::Client(ticket, _) = asker else {
             if let Some(proof) = &mut self.proof {
-                let reply_timeout = self.plan.limits.reply_timeout.unwrap_or_default();
-                proof.fail(failure, &begun(&self.processes), reply_timeout);
+                proof.fail(failure);
             }
             return;
         };
@@ -123,6 +122,7 @@ impl SharedProgram {
     pub(super) fn conclude_proof(&mut self, desk: &mut Desk<'_>) {
         if self.proof.as_mut().is_some_and(Proof::is_concluded) {
             self.proof = None;
+            self.pool.bound_replies(self.plan.limits.reply_timeout);
             if self.plan.is_trial {
                 self.pool.stop();
                 self.act(desk);

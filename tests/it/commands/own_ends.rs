@@ -1,0 +1,70 @@
+//! How a process that one client has to itself ends, who outlives it, and what is counted of that.
+
+use std::io::{BufRead, BufReader};
+use std::time::Instant;
+
+use super::*;
+
+fn each(script: &str) -> Server {
+    Server::start(&config(&sh(script), "", "mode = \"per_connection\""))
+}
+
+#[track_caller]
+fn check_said(script: &str, expected: &str) {
+    let server = each(script);
+    let said = server.connect().read_to_end();
+    assert_eq!(String::from_utf8(said).unwrap(), expected);
+    server.eventually("it has ended", |metrics| ends(metrics, "exited") == 1.0);
+}
+
+#[test]
+fn what_those_have_to_say_who_outlive_the_process_is_said() {
+    check_said("echo one; (sleep 0.3; echo two) & exit 0", "one\ntwo\n");
+    check_said("{ sleep 0.2; tr a-z A-Z; } <<E &\nlate\nE\nexit 0", "LATE\n");
+}
+
+#[test]
+fn who_outlives_the_process_and_says_nothing_holds_up_the_end_for_two_seconds_at_most() {
+    let server = each("sleep 1000 & echo $!");
+    let began = Instant::now();
+    let said = String::from_utf8(server.connect().read_to_end()).unwrap();
+    let pid: u32 = said.trim().parse().unwrap();
+    assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
+    eventually_gone(pid);
+    server.eventually_closed(&[("responder_closed", 1)]);
+}
+
+#[test]
+fn a_client_that_leaves_does_not_wait_for_who_outlives_the_process() {
+    let server = each("sleep 1000 & echo $!");
+    let client = server.connect();
+    let mut line = String::new();
+    BufReader::new(&client.stream).read_line(&mut line).unwrap();
+    let pid: u32 = line.trim().parse().unwrap();
+    client.reset();
+    let began = Instant::now();
+    eventually_gone(pid);
+    assert!(began.elapsed() < Duration::from_secs(2), "it was not told: {:?}", began.elapsed());
+}
+
+#[test]
+fn a_process_that_ends_with_a_failure_because_its_client_left_has_not_failed() {
+    let server = each("trap 'exit 143' TERM; echo hi; while :; do sleep 0.05; done");
+    let mut client = server.connect();
+    client.expect("hi\n");
+    client.reset();
+    let metrics = server
+        .eventually("it has ended", |metrics| metrics.sum("talkback_command_ends_total") == 1.0);
+    assert_eq!(ends(&metrics, "connection_closed"), 1.0);
+}
+
+#[test]
+fn a_process_that_has_ended_is_no_busy_one_though_its_client_is_still_there() {
+    let server = each("echo hi");
+    let mut client = server.connect();
+    client.expect("hi\n");
+    client.expect_end();
+    let metrics = server.eventually("it has ended", |metrics| ends(metrics, "exited") == 1.0);
+    assert_eq!(metrics.sum("talkback_command_processes"), 0.0);
+    assert_eq!(metrics.sum("talkback_connections"), 1.0);
+}
