@@ -281,6 +281,7 @@ impl Connection {
                 }
             }
             if self.awaited.is_some() {
+                self.note_last_receive();
                 return Some(self.check_error(turn).unwrap_or_else(|| self.awaiting()));
             }
             if self.pending.len() > self.conversation.max_pending_bytes {
@@ -329,6 +330,16 @@ impl Connection {
         let bytes = u32::try_from(self.conversation.receive_bytes);
         self.last_receive.get_or_insert(bytes.unwrap_or(u32::MAX));
         self.readiness.readable = true;
+    }
+
+    /// A stop is under way, and what waits for an answer was received since: that was the last
+    /// receive. A client that sends on with each reply would else never come to its end.
+    fn note_last_receive(&mut self) {
+        if let Some(left) = &mut self.last_receive
+            && (*left as usize) < self.conversation.receive_bytes
+        {
+            *left = 0;
+        }
     }
 
     /// Whether the worker should hear when the socket takes bytes again.

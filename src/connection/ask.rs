@@ -276,7 +276,7 @@ impl Connection {
             Cause::Pushed(None) => Effect { is_reply: false, then: Then::Close },
             Cause::Given(bytes) => {
                 gathered.extend_from_slice(bytes);
-                Effect { is_reply: false, then: Then::GoOn }
+                Effect { is_reply: true, then: Then::GoOn }
             }
         };
         turn.tally.replies += u64::from(effect.is_reply);

@@ -53,7 +53,7 @@ impl Connection {
         budget: &mut Budget,
     ) -> Received {
         if self.last_receive == Some(0) {
-            return Received::StopDue;
+            return self.look_for_end();
         }
         if !self.readiness.readable {
             return self.nothing_there();
@@ -89,6 +89,17 @@ impl Connection {
             }
             Err(error) => Received::Failed(error),
         }
+    }
+
+    /// Nothing is received any more, but a client that has ended its side has its own reason.
+    #[cold]
+    fn look_for_end(&mut self) -> Received {
+        let peeked = recv(&self.socket, &mut [0; 1][..], RecvFlags::PEEK);
+        if !self.is_finished && matches!(peeked, Ok((0, _))) {
+            self.has_input_ended = true;
+            return Received::EndOfInput;
+        }
+        Received::StopDue
     }
 
     fn nothing_there(&self) -> Received {

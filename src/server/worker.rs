@@ -186,8 +186,9 @@ impl Worker {
             let began = self.get_up();
             match polled {
                 Ok(()) => events.iter().for_each(|event| self.take_event(event)),
-                // A stop and a continue interrupt the wait; there are no events then.
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                // A stop and a continue interrupt the wait. Nothing may be judged late before the
+                // events have been seen that came meanwhile.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(error) => panic!("epoll_wait failed on a set that is ours: {error}"),
             }
             let is_called = self.seat.doorbell().take_ring();

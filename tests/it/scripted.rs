@@ -1,5 +1,6 @@
 //! Rules over real sockets: what the examples do not use, and how each ending is counted.
 
+use std::io::{BufRead, BufReader, Write};
 use std::time::{Duration, Instant};
 
 use crate::harness::{Client, Server, eventually};
@@ -123,6 +124,31 @@ fn a_delayed_answer_to_a_client_that_is_gone_is_forgotten() {
     assert!(!before.is_empty() && asked.elapsed() < DELAY, "too slow to tell");
     eventually("their time is over", || asked.elapsed() > DELAY + Duration::from_millis(200));
     assert_eq!(sleeps(), before);
+}
+
+#[test]
+fn a_client_that_is_always_ahead_of_its_answers_does_not_hold_up_a_stop() {
+    let mut server = serve("[[rule]]\ndelay = \"10ms\"\nsend = \"{message}\"\n");
+    let client = server.connect();
+    (&client.stream).write_all(b"1\n2\n").unwrap();
+    let mut replies = BufReader::new(&client.stream).lines();
+    let mut began = None;
+    for number in 1.. {
+        // Not a reset: all that was received has its reply.
+        let Some(reply) = replies.next().transpose().unwrap() else { break };
+        assert_eq!(reply, number.to_string());
+        if number == 5 {
+            server.signal(rustix::process::Signal::TERM);
+            began = Some(Instant::now());
+        }
+        // One that has been told the end may still send.
+        let _ = (&client.stream).write_all(format!("{}\n", number + 2).as_bytes());
+    }
+    let took = began.unwrap().elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    drop(replies);
+    drop(client);
+    assert_eq!(server.wait().code(), Some(0));
 }
 
 #[test]

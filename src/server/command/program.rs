@@ -260,8 +260,9 @@ fn interpreter(file: &Path) -> Option<PathBuf> {
     let mut start = Vec::new();
     // A program that may be executed but not read is fine.
     fs::File::open(file).ok()?.take(FIRST_LINE_BYTES).read_to_end(&mut start).ok()?;
-    let line = start.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?.trim_ascii();
-    let named = line.split(|byte| matches!(byte, b' ' | b'\t')).next()?;
+    let line = start.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
+    // The kernel takes a CR for a part of the name.
+    let named = line.split(|byte| matches!(byte, b' ' | b'\t')).find(|word| !word.is_empty())?;
     Some(Path::new(OsStr::from_bytes(named)).to_owned())
 }
 

@@ -67,4 +67,6 @@ fn a_process_that_has_ended_is_no_busy_one_though_its_client_is_still_there() {
     let metrics = server.eventually("it has ended", |metrics| ends(metrics, "exited") == 1.0);
     assert_eq!(metrics.sum("talkback_command_processes"), 0.0);
     assert_eq!(metrics.sum("talkback_connections"), 1.0);
+    // Pieces of output are the replies that can be counted.
+    assert_eq!(metrics.sum("talkback_replies_total"), 1.0);
 }

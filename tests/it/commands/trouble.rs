@@ -1,5 +1,8 @@
 //! What a shared program may do wrong, and what a listener does then.
 
+use std::path::Path;
+use std::time::Instant;
+
 use super::*;
 use crate::harness::Client;
 
@@ -169,6 +172,24 @@ fn a_reply_that_is_too_long_costs_its_own_request() {
     server.eventually_closed(&[("responder_error", 1), ("peer_closed", 1)]);
 }
 
+#[test]
+fn a_reply_that_came_while_the_server_was_stopped_is_in_time() {
+    let listener = "framing = \"line\"\nreply_timeout = \"1s\"";
+    let program = python("time.sleep(0.3); print(line)");
+    let server = Server::start(&config(&program, listener, ""));
+    let mut client = server.connect();
+    client.send("warm\n");
+    client.expect("warm\n");
+    client.send("a\n");
+    server.eventually("it was asked", |metrics| processes(metrics, "busy") == 1.0);
+    server.pause();
+    let paused = Instant::now();
+    eventually("its time is over", || paused.elapsed() > Duration::from_millis(1500));
+    server.signal(rustix::process::Signal::CONT);
+    client.expect("a\n");
+    assert_eq!(server.metrics().sum("talkback_command_ends_total"), 0.0);
+}
+
 /// What `talkback serve` says when it does not start with this program.
 #[track_caller]
 fn check_start(program: &str, command: &str, expected: &[&str]) {
@@ -232,24 +253,34 @@ fn a_program_that_ends_instead_of_answering_is_found_out_at_the_start() {
     check_start(&sh("read x; exit 7"), keys, &["ping", "exit status: 7"]);
     let keys = "self_test = \"ping\"\nrestart_delay = \"1ms\"";
     check_start(&sh("exit 7"), keys, &["ping", "exit status: 7", "whenever it was started"]);
+    // And where its time is over before that is certain.
     let keys = "self_test = \"ping\"\nself_test_timeout = \"300ms\"\nrestart_delay = \"5s\"";
-    check_start(&sh("exit 7"), keys, &["ping", "exit status: 7", "not answered within 0.3 s"]);
+    check_start(&sh("exit 7"), keys, &["ping", "exit status: 7"]);
     check_start("[\"no-such-program\"]", "", &["no-such-program"]);
 }
 
+/// A script with that text, which anybody may execute.
+fn script(path: &Path, text: &str) {
+    // Not by this process: what it has open for writing, a test that forks has open too.
+    let write = "printf '%s' \"$1\" > \"$0\" && chmod 755 \"$0\"";
+    let mut shell = std::process::Command::new("sh");
+    assert!(shell.args(["-c", write]).arg(path).arg(text).status().unwrap().success());
+}
+
 #[test]
-fn a_script_without_its_first_line_is_told_what_it_lacks() {
+fn a_script_without_a_first_line_that_counts_is_told_what_it_lacks() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("app");
-    // Not by this process: what it has open for writing, a test that forks has open too.
-    let script = "echo 'echo hello' > \"$0\" && chmod 700 \"$0\"";
-    let mut shell = std::process::Command::new("sh");
-    assert!(shell.args(["-c", script]).arg(&path).status().unwrap().success());
+    let program = format!("[{path:?}]");
+    script(&path, "echo hello\n");
     let said = format!(
         "cannot execute {} (a script begins with #! and its interpreter): Exec format error",
         path.display()
     );
-    check_start(&format!("[{path:?}]"), "", &[&said]);
+    check_start(&program, "", &[&said]);
+    // As an editor of another system leaves it.
+    script(&path, "#!/bin/sh\r\necho hello\r\n");
+    check_start(&program, "", &["/bin/sh", "which is not there"]);
 }
 
 #[test]
