@@ -1,11 +1,14 @@
-//! System calls of one thread of the server that fail as if the host did it, by strace.
+//! System calls of one thread of the server that fail as if the host did it, or last, by strace.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
 
 use crate::harness::{Server, eventually};
 
-/// Ends with its value; from then on nothing fails any more.
+/// Ten minutes, which is longer than any test lasts.
+const NEVER_BEGINS: &str = "epoll_wait:delay_enter=600000000";
+
+/// Ends with its value; from then on nothing fails or lasts any more.
 pub struct Faults {
     strace: Child,
     dir: tempfile::TempDir,
@@ -14,9 +17,13 @@ pub struct Faults {
 /// The number of the server's thread of that name.
 #[track_caller]
 fn thread_of(server: &Server, name: &str) -> u32 {
-    let mut threads = server.threads("comm");
-    let found = threads.find(|(_, comm)| comm.trim() == name);
-    found.unwrap_or_else(|| panic!("no thread {name}")).0
+    let mut found = None;
+    // A thread names itself, which it may not have come to.
+    eventually(format_args!("there is a thread {name}"), || {
+        found = server.threads("comm").find(|(_, comm)| comm.trim() == name);
+        found.is_some()
+    });
+    found.unwrap().0
 }
 
 impl Faults {
@@ -24,6 +31,23 @@ impl Faults {
     /// `accept4:error=EMFILE:when=1..20`. The first is the call that it waits in, which must fail.
     #[track_caller]
     pub fn inject(server: &Server, thread: &str, faults: &[&str]) -> Self {
+        let mut faults = Self::attach(server, thread, faults);
+        // Until then the thread may still be in a call that began before.
+        faults.await_trace("the first call has failed", |faults| !faults.times().is_empty());
+        faults
+    }
+
+    /// The thread goes to sleep in epoll and stays there, whatever wakes it.
+    #[track_caller]
+    pub fn hold_asleep(server: &Server, thread: &str) -> Self {
+        let mut faults = Self::attach(server, thread, &[NEVER_BEGINS]);
+        // Strace tells of a call that it holds, with the line still open.
+        faults.await_trace("it is asleep", |faults| faults.trace().contains("epoll_wait("));
+        faults
+    }
+
+    #[track_caller]
+    fn attach(server: &Server, thread: &str, faults: &[&str]) -> Self {
         let thread = thread_of(server, thread);
         let dir = tempfile::tempdir().unwrap();
         let calls: Vec<_> = faults.iter().map(|fault| fault.split(':').next().unwrap()).collect();
@@ -34,23 +58,28 @@ impl Faults {
             command.arg("-e").arg(format!("inject={fault}"));
         }
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        let strace = command.spawn().unwrap();
-        let mut faults = Self { strace, dir };
-        // Until then the thread may still be in a call that began before.
-        eventually("the first call has failed", || {
-            let ended = faults.strace.try_wait().unwrap();
+        Self { strace: command.spawn().unwrap(), dir }
+    }
+
+    #[track_caller]
+    fn await_trace(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        eventually(what, || {
+            let ended = self.strace.try_wait().unwrap();
             // It may also have ended with the thread, of what it did to it.
-            let has_failed = !faults.times().is_empty();
-            let may_attach = has_failed || ended.is_none();
+            let is_so = is_so(self);
+            let may_attach = is_so || ended.is_none();
             assert!(may_attach, "strace may not attach (kernel.yama.ptrace_scope): {ended:?}");
-            has_failed
+            is_so
         });
-        faults
+    }
+
+    fn trace(&self) -> String {
+        fs::read_to_string(self.dir.path().join("trace")).unwrap_or_default()
     }
 
     /// When each of the calls that were made to fail so far did so, in seconds.
     pub fn times(&self) -> Vec<f64> {
-        let trace = fs::read_to_string(self.dir.path().join("trace")).unwrap_or_default();
+        let trace = self.trace();
         let injected = trace.lines().filter(|line| line.ends_with("(INJECTED)"));
         injected.map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect()
     }
