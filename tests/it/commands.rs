@@ -32,6 +32,11 @@ fn sh(script: &str) -> String {
     format!("[\"sh\", \"-c\", {script:?}]")
 }
 
+/// What a script of the shell does to take its time: this many seconds, in its own group.
+fn pause(seconds: f64) -> String {
+    format!("timeout --foreground {seconds} tail -f /dev/null")
+}
+
 /// Says what it was told, and who says it.
 fn echo() -> String {
     python("print(line, os.getpid())")

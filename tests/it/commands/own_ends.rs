@@ -19,13 +19,14 @@ fn check_said(script: &str, expected: &str) {
 
 #[test]
 fn what_those_have_to_say_who_outlive_the_process_is_said() {
-    check_said("echo one; (sleep 0.3; echo two) & exit 0", "one\ntwo\n");
-    check_said("{ sleep 0.2; tr a-z A-Z; } <<E &\nlate\nE\nexit 0", "LATE\n");
+    check_said(&format!("echo one; ({}; echo two) & exit 0", pause(0.3)), "one\ntwo\n");
+    let script = format!("{{ {}; tr a-z A-Z; }} <<E &\nlate\nE\nexit 0", pause(0.2));
+    check_said(&script, "LATE\n");
 }
 
 #[test]
 fn who_outlives_the_process_and_says_nothing_holds_up_the_end_for_two_seconds_at_most() {
-    let server = each("sleep 1000 & echo $!");
+    let server = each("tail -f /dev/null & echo $!");
     let began = Instant::now();
     let said = String::from_utf8(server.connect().read_to_end()).unwrap();
     let pid: u32 = said.trim().parse().unwrap();
@@ -36,7 +37,7 @@ fn who_outlives_the_process_and_says_nothing_holds_up_the_end_for_two_seconds_at
 
 #[test]
 fn a_client_that_leaves_does_not_wait_for_who_outlives_the_process() {
-    let server = each("sleep 1000 & echo $!");
+    let server = each("tail -f /dev/null & echo $!");
     let client = server.connect();
     let mut line = String::new();
     BufReader::new(&client.stream).read_line(&mut line).unwrap();
@@ -49,7 +50,8 @@ fn a_client_that_leaves_does_not_wait_for_who_outlives_the_process() {
 
 #[test]
 fn a_process_that_ends_with_a_failure_because_its_client_left_has_not_failed() {
-    let server = each("trap 'exit 143' TERM; echo hi; while :; do sleep 0.05; done");
+    let script = format!("trap 'exit 143' TERM; echo hi; while :; do {}; done", pause(0.05));
+    let server = each(&script);
     let mut client = server.connect();
     client.expect("hi\n");
     client.reset();

@@ -220,7 +220,7 @@ fn a_program_that_buffers_its_output_is_found_out_at_the_start() {
 #[test]
 fn the_self_test_has_a_time_of_its_own() {
     let listener = "framing = \"line\"\nreply_timeout = \"1ms\"";
-    let program = sh("sleep 0.2; exec cat");
+    let program = sh(&format!("{}; exec cat", pause(0.2)));
     let server = Server::start(&config(&program, listener, "self_test = \"ping\""));
     // For clients it is not.
     let slow = sh("read x; echo $x; exec tail -f /dev/null");
