@@ -27,6 +27,9 @@ const STANDARD_ERROR_TIMES: usize = 10;
 /// close that matters. Their values come from closed sets.
 const DISTINGUISHING: [&str; 2] = ["reason", "place"];
 
+/// The same for lines of programs: one that floods must not hide what another one says.
+const DISTINGUISHING_PROGRAM: &str = "listener";
+
 /// Kinds of one place in the code; more share one.
 const MAX_KINDS: usize = 64;
 
@@ -142,6 +145,7 @@ fn announce(kind: &Kind, count: u64) {
     let message = &kind.message;
     let value = |field| (kind.field == field).then_some(kind.value.as_str());
     let (reason, place) = (value("reason"), value("place"));
+    let listener = value(DISTINGUISHING_PROGRAM);
     macro_rules! line {
         ($level:ident) => {
             tracing::event!(
@@ -149,6 +153,7 @@ fn announce(kind: &Kind, count: u64) {
                 Level::$level,
                 reason,
                 place,
+                listener,
                 suppressed = count,
                 "{count} suppressed: {message}"
             )
@@ -211,10 +216,16 @@ impl<S: Subscriber> Layer<S> for LimitLayer {
 
 fn distinguish(limit: &Limit, event: &Event<'_>, metadata: &Metadata<'_>) -> bool {
     let mut question = Question { limit, event, answer: None };
-    if DISTINGUISHING.iter().any(|name| metadata.fields().field(name).is_some()) {
+    if metadata.fields().iter().any(|field| is_distinguishing(metadata, &field)) {
         event.record(&mut question);
     }
     question.answer.unwrap_or_else(|| limit.admit(event, "", ""))
+}
+
+fn is_distinguishing(metadata: &Metadata<'_>, field: &Field) -> bool {
+    let is_programs =
+        || metadata.target() == STANDARD_ERROR && field.name() == DISTINGUISHING_PROGRAM;
+    DISTINGUISHING.contains(&field.name()) || is_programs()
 }
 
 /// Asks as soon as it sees a distinguishing value, so that nothing needs to be copied.
@@ -226,7 +237,7 @@ struct Question<'a> {
 
 impl Visit for Question<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        if self.answer.is_none() && DISTINGUISHING.contains(&field.name()) {
+        if self.answer.is_none() && is_distinguishing(self.event.metadata(), field) {
             self.answer = Some(self.limit.admit(self.event, field.name(), value));
         }
     }
@@ -311,5 +322,18 @@ mod tests {
         let seconds = began.elapsed().as_secs() + 1;
         assert!((3..=3 * seconds).contains(&other), "{other}");
         assert!((30..=30 * seconds).contains(&said), "{said}");
+    }
+
+    #[test]
+    fn a_program_that_floods_hides_nothing_of_another_one() {
+        let began = Instant::now();
+        let turn = AtomicU64::new(0);
+        let shown = shown_of_a_hundred(move || {
+            let is_other = turn.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
+            let listener = if is_other { "one" } else { "other" };
+            tracing::info!(target: STANDARD_ERROR, listener, "said");
+        });
+        let seconds = began.elapsed().as_secs() + 1;
+        assert!((60..=60 * seconds).contains(&shown), "{shown}");
     }
 }

@@ -15,7 +15,7 @@ use circuit::Circuit;
 /// A process that has lived so long without being asked did not die at once.
 pub(super) const STEADY: Duration = Duration::from_secs(5);
 
-/// A full queue is gone through for clients that are gone no more often than that.
+/// A full queue is gone through for clients that are gone no more often than that, a long one less.
 const SWEEP: Duration = Duration::from_millis(10);
 
 /// A process that has closed its output is given so long to end by itself.
@@ -183,6 +183,8 @@ pub(super) struct Pool<R> {
     /// To be started for one that does its last request.
     replacements: usize,
     circuit: Circuit,
+    /// When a process last answered.
+    answered: Option<Instant>,
     actions: VecDeque<Action<R>>,
     /// Not later than the next moment at which time alone changes something.
     wake: Option<Instant>,
@@ -205,6 +207,7 @@ impl<R> Pool<R> {
             alive: 0,
             behind: 0,
             replacements: 0,
+            answered: None,
             actions: VecDeque::new(),
             wake: None,
             is_stopping: false,
@@ -351,6 +354,7 @@ impl<R> Pool<R> {
             return Line::Unasked;
         };
         process.has_replied = true;
+        self.answered = Some(now);
         let is_last = process.owed.is_empty();
         let is_retiring = process.is_retiring;
         if self.circuit.note_reply(key) {
@@ -403,8 +407,12 @@ impl<R> Pool<R> {
         let was_asked = !process.owed.is_empty() || why == Some(Why::Timeout);
         let was_brief = now.saturating_duration_since(process.since) < STEADY;
         let is_ours = matches!(why, Some(Why::Idle | Why::MaxRequests | Why::Stopped));
+        let written: usize = process.owed.iter().map(|owed| owed.request.line.len()).sum();
+        let has_read = written > unread || why == Some(Why::Timeout);
         self.put_back(process.owed, unread);
-        if process.has_replied {
+        // While others answer, it is the message that kills, and not the program that is broken.
+        let others_answer = self.answered.is_some_and(|at| now < at + STEADY);
+        if process.has_replied || (has_read && others_answer) {
             self.circuit.allow_one();
         } else if !is_ours {
             if was_asked || was_brief || why == Some(Why::Protocol) {

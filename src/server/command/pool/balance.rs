@@ -51,7 +51,9 @@ impl<R> Pool<R> {
 
     /// Requests whose clients are gone give their places up; yes: there is room now.
     pub(super) fn make_room(&mut self, now: Instant) -> bool {
-        if self.swept.is_some_and(|swept| now < swept + SWEEP) {
+        // In proportion to what it costs.
+        let pause = SWEEP * (1 + u32::try_from(self.queue.len() / 10_000).unwrap_or(u32::MAX));
+        if self.swept.is_some_and(|swept| now < swept + pause) {
             return false;
         }
         self.swept = Some(now);

@@ -109,6 +109,37 @@ fn the_circuit_stays_closed_while_one_works_on_its_first_request() {
 }
 
 #[test]
+fn a_message_that_kills_takes_the_program_away_from_nobody_else() {
+    let mut stage = Stage::with_idle(Limits { max_processes: 1, ..limits() });
+    stage.request(1);
+    assert_eq!(stage.reply(0), Some(1));
+    stage.forget();
+    for key in 0..20 {
+        // It reads the message, and dies of it.
+        stage.request(2);
+        stage.pool.ended(stage.now, Key(key), 0);
+        stage.check(&format!("0002 to {key}, 2 ProcessEnded, start {}", key + 1));
+        stage.pool.started(stage.now, Key(key + 1));
+        stage.pass(100 * MS);
+    }
+    stage.request(3);
+    stage.check("0003 to 20");
+    assert_eq!(stage.reply(20), Some(3));
+    // Where nobody has been answered for a while, it may be the program.
+    stage.pass(STEADY);
+    stage.request(2);
+    stage.pool.ended(stage.now, Key(20), 0);
+    stage.pool.started(stage.now, Key(21));
+    stage.request(2);
+    stage.pool.ended(stage.now, Key(21), 0);
+    stage.forget();
+    stage.pass(99 * MS);
+    stage.check("");
+    stage.pass(MS);
+    stage.check("start 22");
+}
+
+#[test]
 fn replies_of_those_that_run_do_not_hasten_the_starts_of_those_that_die() {
     let mut stage = Stage::with_idle(Limits { max_processes: 2, ..limits() });
     stage.request(1);
