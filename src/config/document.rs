@@ -2,7 +2,7 @@
 //! read is `section`'s, which rules it must keep is `validate`'s.
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -12,7 +12,7 @@ use super::settings::{framing_from_word, invalid_utf8_from_word};
 use super::validate::wrong_kind;
 use super::{
     Address, BUILT_IN_RESPONDERS, Config, Fault, Limits, Listener, Log, LogFormat, LogLevel,
-    Metrics, Origins, ShowConnections, Shutdown, command, duration, keepalive, rules,
+    Metrics, Origin, Origins, ShowConnections, Shutdown, command, duration, keepalive, rules,
 };
 use crate::wire::Framing;
 
@@ -39,8 +39,27 @@ pub(super) fn read(bytes: &[u8], path: &Path, files: Files<'_>) -> Document {
         faults.extend(broken.filter(|fault| !unread.contains(&fault.key)));
     }
     notes.faults.sort_by_key(Fault::rank);
-    notes.faults.extend(notes.included);
+    notes.faults.extend(in_order(notes.included));
     Document { config, origins: notes.origins, faults: notes.faults }
+}
+
+/// The faults of other files: of one file after another, each file's by place.
+fn in_order(mut faults: Vec<Fault>) -> Vec<Fault> {
+    let mut files: Vec<PathBuf> = Vec::new();
+    for fault in &faults {
+        if let Some(Origin::File { path, .. }) = &fault.origin
+            && !files.contains(path)
+        {
+            files.push(path.clone());
+        }
+    }
+    faults.sort_by_cached_key(|fault| {
+        let is_in = |file: &PathBuf| {
+            matches!(&fault.origin, Some(Origin::File { path, .. }) if path == file)
+        };
+        (files.iter().position(is_in), fault.rank())
+    });
+    faults
 }
 
 pub(super) fn put<T>(place: &mut T, read: Option<T>) {
@@ -153,6 +172,7 @@ fn listener<'s>(
     put(&mut listener.reply_timeout, reply_timeout);
     put(&mut listener.invalid_utf8, section.word("invalid_utf8", invalid_utf8_from_word));
     put(&mut listener.max_message_bytes, section.integer("max_message_bytes"));
+    rules::note_unheard(&mut section, &listener);
     listener
 }
 

@@ -20,7 +20,10 @@ use super::document::NO_DURATION;
 use super::section::{Notes, Section, with_article};
 use super::validate::shortened;
 use super::{Fault, Listener, Origin, Origins, duration};
-use crate::responder::rules::{self, Matcher, Probability, Rule, RuleBook, RuleFault, Rules};
+use crate::responder::rules::{
+    self, Hearing, Matcher, Probability, Rule, RuleBook, RuleFault, Rules,
+};
+use crate::wire::Framing;
 
 pub use keys::{rules_reference, rules_table};
 pub use load::{Scripted, load_rules};
@@ -52,13 +55,48 @@ pub(super) fn faults(path: &str, listener: &Listener, origins: &Origins) -> Vec<
         faults.push(fault);
     }
     // Those that were read have been compiled, and their faults have better places than this.
-    if origins.of(&key) == Origin::Default
-        && let Err(broken) = Rules::compile(book)
-    {
+    if origins.of(&key) == Origin::Default {
+        let broken = Rules::compile(book).err().unwrap_or_default();
+        let unheard = unheard(listener, book);
         let named = |fault: &RuleFault| Fault::of(full_name(&key, fault), fault.problem.clone());
-        faults.extend(broken.iter().map(named));
+        faults.extend(broken.iter().chain(&unheard).map(named));
     }
     faults
+}
+
+/// The rules that no message of the listener fits. Raw framing has every text that there is, if
+/// only the network cuts it so.
+fn unheard(listener: &Listener, book: &RuleBook) -> Vec<RuleFault> {
+    if listener.framing != Framing::Line || listener.responder != RESPONDER {
+        return Vec::new();
+    }
+    let hearing = Hearing {
+        exit_word: listener.exit_word(),
+        max_message_bytes: listener.max_message_bytes,
+        invalid_utf8: listener.invalid_utf8,
+    };
+    hearing.unheard(book)
+}
+
+/// Notes which rules of a listener that was read no message of it fits: that is for the listener
+/// to say, also where they stand in a file of their own.
+pub(super) fn note_unheard(section: &mut Section<'_, '_>, listener: &Listener) {
+    let Some(book) = &listener.rules else { return };
+    let decides = ["framing", "responder", "exit_word", "invalid_utf8", "max_message_bytes"];
+    let decides = decides.map(|key| section.full_name(key));
+    let key = section.full_name("rules");
+    let notes = &mut *section.notes;
+    if notes.faults.iter().any(|fault| decides.contains(&fault.key)) {
+        // What could not be read may be what lets the rule be asked.
+        return;
+    }
+    for fault in unheard(listener, book) {
+        let fault = Fault::of(full_name(&key, &fault), fault.problem).at(&notes.origins);
+        match &fault.origin {
+            Some(Origin::File { path, .. }) if *path != notes.path => notes.included.push(fault),
+            _ => notes.faults.push(fault),
+        }
+    }
 }
 
 /// The rules of a file come from there; what names it stands elsewhere, noted under this.

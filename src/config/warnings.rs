@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Command, CommandMode, Config, DEFAULT_MAX_CONNECTIONS, ShowConnections};
+use super::{Command, CommandMode, Config, DEFAULT_MAX_CONNECTIONS, Listener, ShowConnections};
 use crate::responder::rules::{Matcher, Rule, RuleBook};
 use crate::wire::Framing;
 
@@ -187,6 +187,9 @@ impl Config {
                 let key = format!("listener[{index}].framing");
                 warnings.push(Warning { key, text: text.to_owned(), effect: Effect::Runs });
             }
+            if listener.framing == Framing::Line {
+                warnings.extend(carriage_returns(index, listener));
+            }
         }
     }
 
@@ -248,6 +251,19 @@ impl Config {
     }
 }
 
+/// Of rules for a line that ends in the half of its ending that is taken off with the other.
+fn carriage_returns(index: usize, listener: &Listener) -> impl Iterator<Item = Warning> {
+    let rules = listener.rules.iter().flat_map(|book| book.rules.iter().enumerate());
+    let ends_in_one =
+        |rule: &Rule| matches!(&rule.matcher, Matcher::Equals(text) if text.ends_with('\r'));
+    rules.filter(move |(_, rule)| ends_in_one(rule)).map(move |(at, _)| {
+        let text = "ends in a CR, which a line loses with its LF: it answers only a line that has \
+                    another one, as before \\r\\n; leave \\r out";
+        let key = format!("listener[{index}].rules.rule[{at}].equals");
+        Warning { key, text: text.to_owned(), effect: Effect::Runs }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,6 +317,8 @@ mod tests {
             &["listener[0].framing: \"raw\", where a message"],
         );
         check(&of(Framing::Line, equals()), HOST, &[]);
+        let cr = Matcher::Equals("a\r".to_owned());
+        check(&of(Framing::Line, cr), HOST, &["listener[0].rules.rule[0].equals: ends in a CR"]);
         check(&of(Framing::Raw, Matcher::Prefix("a".to_owned())), HOST, &[]);
     }
 

@@ -6,6 +6,7 @@ mod answering;
 mod arrange;
 mod compile;
 mod fold;
+mod hearing;
 mod literals;
 mod lookup;
 mod marks;
@@ -23,6 +24,7 @@ mod verdict;
 use std::sync::Arc;
 
 pub use answering::RulesResponder;
+pub(crate) use hearing::Hearing;
 pub use plan::Rules;
 pub use spec::{Fault, Matcher, Probability, Rule, RuleBook, RuleFault};
 pub use verdict::{PassedOver, Verdict, Why};

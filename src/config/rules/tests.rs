@@ -7,7 +7,8 @@ use super::*;
 use crate::config::Config;
 use crate::config::document::{self, Document};
 
-const BESIDE: [(&str, &str); 3] = [
+const BESIDE: [(&str, &str); 4] = [
+    ("dir/wire.toml", "[[rule]]\nequals = \"PING\\r\\n\"\n[[rule]]\nmatches = '^SET .*\\n'\n"),
     ("dir/scpi.toml", "[[rule]]\nequals = \"*IDN?\"\nsend = \"1\"\n"),
     ("dir/bad.toml", "\n[[rule]]\nequal = \"a\"\n"),
     ("dir/not.toml", "rule ="),
@@ -134,6 +135,47 @@ fn a_fault_in_a_rules_file_names_that_file_behind_those_of_the_file_that_names_i
 }
 
 #[test]
+fn a_rule_that_no_line_fits_is_told_where_it_stands() {
+    let rules = "[[listener.rules.rule]]\nequals = \"PING\\r\\n\"\n\
+                 [[listener.rules.rule]]\nequals = \"bye\"\n\
+                 [[listener.rules.rule]]\nprefix = \"123456789\"\nsnd = \"\"\n";
+    let keys = "exit_word = \"bye\"\nmax_message_bytes = 8\n";
+    check(
+        &format!("framing = \"line\"\n{keys}{rules}"),
+        &[
+            "dir/t.toml:7:10: listener[0].rules.rule[0].equals: never fits: in line framing",
+            "dir/t.toml:9:10: listener[0].rules.rule[1].equals: is never asked: \"bye\" is",
+            "dir/t.toml:11:10: listener[0].rules.rule[2].prefix: never fits: it takes 9 bytes",
+            "dir/t.toml:12:1: listener[0].rules.rule[2].snd: unknown key",
+        ],
+    );
+    let unknown = ["dir/t.toml:11:1: listener[0].rules.rule[2].snd: unknown key"];
+    check(&format!("{keys}{rules}"), &unknown);
+    // Nobody knows what else this would be.
+    let framing = "dir/t.toml:3:11: listener[0].framing: \"lines\" is not known";
+    let unknown = ["dir/t.toml:12:1: listener[0].rules.rule[2].snd: unknown key"];
+    check(&format!("framing = \"lines\"\n{keys}{rules}"), &[framing, unknown[0]]);
+}
+
+#[test]
+fn the_listener_decides_which_rules_of_a_file_no_message_fits() {
+    let raw = "responder = \"rules\"\nrules = \"wire.toml\"\n";
+    let line = raw.replace("rules =", "framing = \"line\"\nrules =");
+    let other = |name| format!("[[listener]]\nname = \"{name}\"\naddress = \"127.0.0.1:0\"\n");
+    check_whole(&format!("[[listener]]\n{raw}"), &[]);
+    check_whole(
+        &format!("[[listener]]\n{line}{}{raw}{}{line}[limits]\nidle = 5\n", other("b"), other("c")),
+        &[
+            "dir/t.toml:17:1: limits.idle: unknown key",
+            "dir/wire.toml:2:10: listener[0].rules.rule[0].equals: never fits",
+            "dir/wire.toml:2:10: listener[2].rules.rule[0].equals: never fits",
+            "dir/wire.toml:4:11: listener[0].rules.rule[1].matches: never fits",
+            "dir/wire.toml:4:11: listener[2].rules.rule[1].matches: never fits",
+        ],
+    );
+}
+
+#[test]
 fn what_could_not_be_read_hides_no_fault_that_stands_by_itself() {
     check(
         "[[listener.rules.rule]]\nequals = \"a\"\nsend = [\"1\", \"${1}\"]\n\
@@ -196,8 +238,11 @@ fn rules_that_code_built_are_checked_too() {
     config.listeners[0].rules = Some(RuleBook { rules, ..RuleBook::default() });
     let refused = told(&config).unwrap_err();
     assert!(refused.starts_with("listener[0].rules.rule[0].matches: "), "{refused}");
-    config.listeners[0].rules.as_mut().unwrap().rules[0].matcher = Matcher::Any;
+    config.listeners[0].rules.as_mut().unwrap().rules[0].matcher = Matcher::Equals("a\n".into());
     assert_eq!(told(&config), Ok(()));
+    config.listeners[0].framing = Framing::Line;
+    let refused = told(&config).unwrap_err();
+    assert!(refused.starts_with("listener[0].rules.rule[0].equals: never fits"), "{refused}");
 }
 
 #[test]

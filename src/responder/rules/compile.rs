@@ -312,7 +312,7 @@ impl<'b> Compiler<'b> {
 }
 
 /// What a matcher is called.
-fn key(matcher: &Matcher) -> &'static str {
+pub(super) fn key(matcher: &Matcher) -> &'static str {
     match matcher {
         Matcher::Any => "rule",
         Matcher::Equals(_) => "equals",

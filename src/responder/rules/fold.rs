@@ -64,6 +64,12 @@ pub(super) fn is_caseless(text: &str) -> bool {
     text.chars().all(|character| alike(character).len() == 1)
 }
 
+/// The bytes of the shortest character that equals this one when case is ignored.
+pub(super) fn shortest(character: char) -> usize {
+    let lengths = alike(character).into_iter().map(char::len_utf8);
+    lengths.min().unwrap_or(character.len_utf8())
+}
+
 /// The characters that equal this one when case is ignored, with itself, in order.
 fn alike(character: char) -> Vec<char> {
     if character.is_ascii() && !character.is_ascii_alphabetic() {

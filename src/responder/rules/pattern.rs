@@ -57,16 +57,7 @@ impl Pattern {
             let problem = format!("has {length} bytes; a pattern may have {MAX_PATTERN_BYTES}");
             return Err(mistake(MAX_PATTERN_BYTES, problem));
         }
-        let mut parser = ParserBuilder::new().case_insensitive(ignore_case).build();
-        let hir = parser.parse(pattern).map_err(|error| match error {
-            regex_syntax::Error::Parse(error) => {
-                mistake(error.span().start.offset, error.kind().to_string())
-            }
-            regex_syntax::Error::Translate(error) => {
-                mistake(error.span().start.offset, error.kind().to_string())
-            }
-            error => mistake(0, error.to_string().replace('\n', " ")),
-        })?;
+        let hir = parse(pattern, ignore_case)?;
         let config = Config::new()
             .nfa_size_limit(Some(MAX_COMPILED_BYTES))
             .hybrid_cache_capacity(CACHE_BYTES)
@@ -132,6 +123,21 @@ impl Pattern {
         slots.resize(2 * self.groups.len(), None);
         self.regex.search_slots_with(cache, &Input::new(text), slots).is_some()
     }
+}
+
+/// What a pattern says, whatever it would become.
+pub(super) fn parse(pattern: &str, ignore_case: bool) -> Result<Hir, Mistake> {
+    let mistake = |at, problem: String| Mistake { at, problem };
+    let mut parser = ParserBuilder::new().case_insensitive(ignore_case).build();
+    parser.parse(pattern).map_err(|error| match error {
+        regex_syntax::Error::Parse(error) => {
+            mistake(error.span().start.offset, error.kind().to_string())
+        }
+        regex_syntax::Error::Translate(error) => {
+            mistake(error.span().start.offset, error.kind().to_string())
+        }
+        error => mistake(0, error.to_string().replace('\n', " ")),
+    })
 }
 
 /// Patterns that are tried together.
