@@ -4,6 +4,7 @@
 
 mod answering;
 mod arrange;
+mod certain;
 mod compile;
 mod fold;
 mod hearing;

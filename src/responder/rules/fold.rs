@@ -48,7 +48,7 @@ impl Folding {
         folded
     }
 
-    fn character(&self, character: char) -> char {
+    pub(super) fn character(&self, character: char) -> char {
         if character.is_ascii() {
             return character.to_ascii_lowercase();
         }

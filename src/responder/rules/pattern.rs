@@ -9,6 +9,8 @@ use regex_syntax::ParserBuilder;
 use regex_syntax::hir::literal::Extractor;
 use regex_syntax::hir::{Hir, Look, LookSet};
 
+use super::certain::Certainties;
+use super::fold::Folding;
 use super::template::Mistake;
 
 /// How long a pattern may be.
@@ -111,6 +113,10 @@ impl Pattern {
             texts.map(|text| text.map(str::to_owned)).collect::<Option<_>>()?;
         let at_start = self.hir.properties().look_set_prefix().contains(Look::Start);
         (!literals.is_empty()).then_some(Needed { literals, at_start })
+    }
+
+    pub(super) fn certainties(&self, folding: &Folding) -> Certainties {
+        Certainties::of(&self.hir, folding)
     }
 
     pub(super) fn create_cache(&self) -> Cache {

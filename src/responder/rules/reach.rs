@@ -1,9 +1,11 @@
 //! Rules that never answer, because an earlier one always does. What is found is so; a cover by
-//! several rules together, or by a pattern for more than one text, is not looked for.
+//! several rules together, or by a pattern for more than one text, is not looked for, and of a
+//! pattern only the texts are known that stand in whatever it matches.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::arrange::ignoring;
+use super::certain::{Certain, Certainties};
 use super::fold::{Folding, is_caseless};
 use super::literals::{Gathered, Literals, NONE};
 use super::lookup::{Literal, Test};
@@ -37,6 +39,8 @@ pub(super) fn covered(subjects: &[Subject<'_>], patterns: &[Pattern]) -> Vec<(us
             groups.entry(when.collect()).or_default().add(rule, test, patterns, &folding);
         }
     }
+    let of_patterns: Vec<Certainties> =
+        patterns.iter().map(|pattern| pattern.certainties(&folding)).collect();
     for (rule, subject) in (0..).zip(subjects) {
         let Some(test) = subject.test else { continue };
         for when in weaker(subject.when) {
@@ -49,7 +53,7 @@ pub(super) fn covered(subjects: &[Subject<'_>], patterns: &[Pattern]) -> Vec<(us
     // One after another: what is searched in takes far more than the rules themselves, and there
     // may be as many groups as rules.
     for group in groups.into_values() {
-        for (rule, cover) in group.covered(patterns, &folding) {
+        for (rule, cover) in group.covered(patterns, &of_patterns, &folding) {
             let best = first.entry(rule as usize).or_insert(cover as usize);
             *best = (cover as usize).min(*best);
         }
@@ -124,12 +128,39 @@ impl Group<'_> {
     }
 
     /// Those asking that one before them covers, each with the first such.
-    fn covered(mut self, patterns: &[Pattern], folding: &Folding) -> Vec<(u32, u32)> {
+    fn covered(
+        mut self,
+        patterns: &[Pattern],
+        of_patterns: &[Certainties],
+        folding: &Folding,
+    ) -> Vec<(u32, u32)> {
         let asking = std::mem::take(&mut self.asking);
-        let is_text = |test: &Test| matches!(test, Test::Equals(text) if !text.ignores_case);
+        let is_text = |test: &Test| match test {
+            Test::Equals(text) => !text.ignores_case,
+            Test::Matches(pattern) => of_patterns[*pattern].whole().is_some(),
+            Test::Any | Test::Prefix(_) | Test::Contains(_) => false,
+        };
         let asks_texts = asking.iter().any(|(_, test)| is_text(test));
         let mut cover = Cover::new(self, patterns, asks_texts);
-        let first = asking.into_iter().map(|(rule, test)| (rule, cover.first(test, folding)));
+        let first = asking.into_iter().map(|(rule, test)| {
+            let first = match test {
+                Test::Any => cover.any,
+                Test::Matches(pattern) => {
+                    let own = cover.patterns.get(pattern).copied().unwrap_or(NONE);
+                    cover.first(&of_patterns[*pattern], own)
+                }
+                Test::Equals(text) => {
+                    cover.first(&Certainties::of_literal(text, true, true, folding), NONE)
+                }
+                Test::Prefix(text) => {
+                    cover.first(&Certainties::of_literal(text, true, false, folding), NONE)
+                }
+                Test::Contains(text) => {
+                    cover.first(&Certainties::of_literal(text, false, false, folding), NONE)
+                }
+            };
+            (rule, first)
+        });
         first.filter(|(rule, first)| first < rule).collect()
     }
 }
@@ -171,36 +202,30 @@ impl Cover {
         }
     }
 
-    /// The first rule that answers whatever this one would.
-    fn first(&mut self, test: &Test, folding: &Folding) -> u32 {
-        let mut all = |_| true;
-        let (literal, begins, is_whole) = match test {
-            Test::Any => return self.any,
-            Test::Matches(pattern) => {
-                return self.any.min(self.patterns.get(pattern).copied().unwrap_or(NONE));
-            }
-            Test::Equals(literal) => (literal, true, true),
-            Test::Prefix(literal) => (literal, true, false),
-            Test::Contains(literal) => (literal, false, false),
-        };
-        let mut first = |(literals, met): &mut (Literals, Marks), text: &str, mut best: u32| {
-            if is_whole {
-                best = literals.equal(text, best, &mut all);
-            }
-            if begins {
-                best = literals.prefix(text, best, &mut all);
-            }
-            literals.contained(text, best, &mut all, met)
-        };
-        let mut best = first(&mut self.folded, &folding.folded(&literal.text), self.any);
-        if literal.ignores_case {
-            return best;
+    /// The first rule that answers whatever has these texts; else `best`.
+    fn first(&mut self, certainties: &Certainties, best: u32) -> u32 {
+        let mut best = best.min(self.any);
+        for certain in &certainties.folded {
+            best = first_literal(&mut self.folded, certain, best);
         }
-        best = first(&mut self.exact, &literal.text, best);
-        if let (true, Some((set, cache, rules))) = (is_whole, &mut self.at_once) {
-            let found = set.find(&literal.text, cache).map(|pattern| rules[pattern]);
+        for certain in &certainties.exact {
+            best = first_literal(&mut self.exact, certain, best);
+        }
+        if let (Some(text), Some((set, cache, rules))) = (certainties.whole(), &mut self.at_once) {
+            let found = set.find(text, cache).map(|pattern| rules[pattern]);
             best = found.min().unwrap_or(NONE).min(best);
         }
         best
     }
+}
+
+fn first_literal((literals, met): &mut (Literals, Marks), certain: &Certain, best: u32) -> u32 {
+    let (mut all, text, mut best) = (|_| true, &*certain.text, best);
+    if certain.is_whole {
+        best = literals.equal(text, best, &mut all);
+    }
+    if certain.at_start {
+        best = literals.prefix(text, best, &mut all);
+    }
+    literals.contained(text, best, &mut all, met)
 }

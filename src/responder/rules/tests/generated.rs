@@ -78,6 +78,39 @@ fn messages() -> impl Strategy<Value = Vec<String>> {
     vec(prop_oneof![6 => text(0), 1 => set], 0..12)
 }
 
+/// A pattern of a few characters, in all the ways in which they may stand together.
+fn pattern() -> impl Strategy<Value = String> {
+    const LEAVES: [&str; 12] =
+        ["a", "b", "A", "ab", "ba", "[ab]", "[aA]", ".", "", "^", "$", "(?i)b"];
+    let leaf = select(&LEAVES[..]).prop_map(str::to_owned);
+    let ends = (prop::option::of(Just("^")), prop::option::of(Just("$")));
+    let inner = leaf.prop_recursive(4, 12, 3, |inner| {
+        let repeats = select(&["*", "?", "+", "{2}", "{2,}", "{1,2}", "{0}"][..]);
+        prop_oneof![
+            2 => vec(inner.clone(), 1..4).prop_map(|parts| format!("(?:{})", parts.concat())),
+            1 => vec(inner.clone(), 2..4).prop_map(|parts| format!("({})", parts.join("|"))),
+            1 => (inner, repeats).prop_map(|(part, repeats)| format!("(?:{part}){repeats}")),
+        ]
+    });
+    (ends, inner).prop_map(|((start, end), inner)| {
+        format!("{}{inner}{}", start.unwrap_or_default(), end.unwrap_or_default())
+    })
+}
+
+/// All texts of up to four of these characters.
+fn few() -> impl Iterator<Item = String> {
+    (0..=4_u32).flat_map(|length| {
+        (0..3_usize.pow(length)).map(move |mut number| {
+            let next = |_| {
+                let character = ['a', 'b', 'A'][number % 3];
+                number /= 3;
+                character
+            };
+            (0..length).map(next).collect()
+        })
+    })
+}
+
 /// Anything at all, and often what means something.
 fn odd() -> impl Strategy<Value = String> {
     let pieces = [
@@ -143,6 +176,23 @@ proptest! {
         for fault in trial::check(&book(rules), &messages) {
             prop_assert!(fault.problem.starts_with("is never reached"), "{}", fault);
         }
+    }
+
+    #[test]
+    fn a_pattern_is_only_told_as_never_reached_if_no_text_reaches_it(
+        literals in vec((0..3_usize, "[abA]{1,2}", any::<bool>()), 1..3),
+        pattern in pattern(),
+        ignore_case: bool,
+    ) {
+        let literals = literals.into_iter().map(|(kind, text, ignore_case)| {
+            let kinds: [fn(String) -> Matcher; 3] =
+                [Matcher::Equals, Matcher::Prefix, Matcher::Contains];
+            Rule { ignore_case, ..rule(kinds[kind](text)) }
+        });
+        let last = Rule { ignore_case, ..rule(Matcher::Matches(pattern)) };
+        let book = book(literals.chain([last]));
+        let texts: Vec<String> = few().collect();
+        trial::check(&book, &texts);
     }
 
     #[test]

@@ -80,7 +80,7 @@ fn a_capture_that_the_matcher_has_not_is_a_fault() {
     ] {
         check_rule(rule.sends(written), [&format!("rule[1]: send, byte 0: {written} {said}")]);
     }
-    is_taken([contains("a").sends("${1}${2}"), matches("(a)(?<b>b)").sends("${0}${1}${2}${b}")]);
+    is_taken([matches("(a)(?<b>b)").sends("${0}${1}${2}${b}"), contains("a").sends("${1}${2}")]);
     check_rule(
         contains("a").sends("${0}"),
         ["rule[1]: send, byte 0: ${0} names nothing: `contains` captures ${1} to ${2}"],
@@ -329,6 +329,55 @@ fn a_rule_that_can_be_reached_is_taken() {
     leaves(any().when("x", "").sets("x", "1"), any());
     // By what is not a text for its own case alone.
     leaves(matches("a$"), prefix("a"));
+}
+
+#[test]
+fn a_literal_covers_a_pattern_that_always_has_it() {
+    covers(prefix("VOLT"), matches("^VOLTAGE ([0-9]+)$"));
+    covers(contains("VOLT"), matches("^VOLTAGE ([0-9]+)$"));
+    covers(contains("VOLT"), matches("([0-9]+)VOLT$"));
+    covers(contains("c d"), matches(r"a?(?:b|xb)c\b d|x(bc d)+"));
+    covers(prefix("ab"), matches("^(?:abc|abd|ab)"));
+    covers(contains("bb"), matches("(?:abb){2}|ab{2}|b+b"));
+    covers(contains("ba"), matches("(ab){2,}"));
+    covers(equals("VOLT?"), matches(r"^VOLT\?$"));
+    covers(equals(""), matches("^$"));
+    covers(matches("^[A-Z]+$"), matches("^(VOLT)$"));
+    covers(prefix("é"), matches("^é[^é]"));
+    covers(prefix("a").ignoring_case(), matches("^[Aa]b"));
+    covers(prefix("volt").ignoring_case(), matches("^VOLT"));
+    covers(prefix("volt").ignoring_case(), matches("^Voltage").ignoring_case());
+    covers(contains("k:").ignoring_case(), matches("(?i)k:"));
+    covers(equals("\u{212A}").ignoring_case(), matches("^k$").ignoring_case());
+    covers(prefix("1 "), matches("^1 x").ignoring_case());
+}
+
+#[test]
+fn a_pattern_that_a_literal_does_not_always_answer_is_taken() {
+    leaves(prefix("VOLT"), matches("VOLTAGE ([0-9]+)$"));
+    leaves(prefix("VOLT"), matches("(?m)^VOLT"));
+    leaves(prefix("VOLT"), matches("^VOLT|^AMPS"));
+    leaves(contains("VOLT"), matches("^VOL(?:TAGE)?$"));
+    leaves(contains("VOLT"), matches("^VOLT*$"));
+    leaves(contains("ab"), matches("^(?:ab){0,2}$"));
+    leaves(contains("bb"), matches("^(?:ab+)+$"));
+    leaves(contains("aa"), matches("^a+$"));
+    leaves(equals("VOLT"), matches("^VOLT"));
+    leaves(equals("VOLT"), matches("VOLT$"));
+    leaves(equals("VOLT"), matches("^VOLT?$"));
+    leaves(equals("aa"), matches("^a{2,}$"));
+    leaves(prefix("volt"), matches("^volt").ignoring_case());
+    leaves(prefix("a"), matches("^[ab]"));
+    leaves(contains("a.c"), matches("a.c"));
+    leaves(contains(&"a".repeat(5000)), matches("^a{4999}"));
+}
+
+#[test]
+fn what_is_looked_at_of_a_pattern_is_bounded() {
+    let nested = format!("^{}a{}", "(?:".repeat(60), "b+)+".repeat(60));
+    covers(prefix("ab"), matches(&nested));
+    covers(prefix("aa"), matches("^a{5000}b"));
+    leaves(contains("b"), matches("^a{5000}b"));
 }
 
 #[test]
