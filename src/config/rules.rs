@@ -4,6 +4,7 @@
 
 mod keys;
 mod load;
+mod place;
 #[cfg(any(test, fuzzing))]
 pub(super) mod trial;
 #[cfg(any(test, fuzzing))]
@@ -24,6 +25,8 @@ use crate::responder::rules::{
     self, Hearing, Matcher, Probability, Rule, RuleBook, RuleFault, Rules,
 };
 use crate::wire::Framing;
+
+use place::blame;
 
 pub use keys::{rules_reference, rules_table};
 pub use load::{Scripted, load_rules};
@@ -339,52 +342,6 @@ fn probability(section: &mut Section<'_, '_>) -> Option<Probability> {
     }
     section.fault("probability", value.span(), "is out of range");
     None
-}
-
-/// Notes a fault of the compiler at its place: the byte in a string that is written as it is, else
-/// the value, else the rule.
-fn blame<'s>(notes: &mut Notes<'s>, table: &DeTable<'s>, path: &str, fault: &RuleFault) {
-    let rule = fault.rule.and_then(|index| table.get("rule")?.get_ref().get(index));
-    let keys = rule.map_or(Some(table), |rule| rule.get_ref().as_table());
-    let mut value = keys.and_then(|keys| keys.get(fault.key));
-    let mut fault = fault.clone();
-    if let Some(entry) = &fault.entry {
-        value = value.map(|value| value.get_ref().get(entry.as_str()).unwrap_or(value));
-    }
-    if let Some(index) = fault.index {
-        match value.and_then(|value| value.get_ref().get(index)) {
-            Some(item) => value = Some(item),
-            // Written as one string, and not as a list.
-            None => fault.index = None,
-        }
-    }
-    let name = full_name(path, &fault);
-    let at = match value.or(rule).or(table.get("rule")) {
-        None => 0..0,
-        Some(value) => {
-            let exact = fault.at.and_then(|at| inside(notes.source, value, at));
-            exact.map_or(value.span(), |at| at..at)
-        }
-    };
-    notes.fault(at, &name, fault.problem);
-}
-
-/// Where a byte of a string stands in the source, unless an escape before it makes that unclear.
-fn inside(source: &str, value: &Spanned<DeValue<'_>>, at: usize) -> Option<usize> {
-    let before = value.get_ref().as_str()?.get(..at)?;
-    let written = source.get(value.span())?;
-    let is_long = written.starts_with("\"\"\"") || written.starts_with("'''");
-    let begin = if is_long {
-        // A line ending right behind the quotes is no part of the text.
-        let body = &written[3..];
-        let body = body.strip_prefix("\r\n").or(body.strip_prefix('\n')).unwrap_or(body);
-        written.len() - body.len()
-    } else {
-        1
-    };
-    let is_literal = written.starts_with('\'') || !before.contains('\\');
-    let is_as_written = is_literal && written.get(begin..)?.starts_with(before);
-    is_as_written.then_some(value.span().start + begin + at)
 }
 
 #[cfg(test)]

@@ -368,8 +368,7 @@ fn what_does_not_compile_is_told_at_the_byte_where_it_is_wrong() {
             "dir/t.toml:5:17: listener[0].rules.default[1]: ${1} names nothing",
             "dir/t.toml:6:31: listener[0].rules.state.b d: \"b d\" is no name",
             "dir/t.toml:8:26: listener[0].rules.rule[0].matches: unclosed group",
-            // An escape before it hides the place; this is the value's.
-            "dir/t.toml:10:11: listener[0].rules.rule[1].matches: unclosed character class",
+            "dir/t.toml:10:18: listener[0].rules.rule[1].matches: unclosed character class",
             "dir/t.toml:15:3: listener[0].rules.rule[2].send: {vol} is no variable",
             "dir/t.toml:17:14: listener[0].rules.rule[2].set.a: a brace of its own is written }}",
             "dir/t.toml:17:34: listener[0].rules.rule[2].set.mode: ${1} ",
@@ -380,6 +379,23 @@ fn what_does_not_compile_is_told_at_the_byte_where_it_is_wrong() {
             "dir/t.toml:21:45: listener[0].rules.rule[3].send[2]: {cuont} is no variable",
         ],
     );
+}
+
+#[test]
+fn escapes_do_not_hide_the_byte_that_is_wrong() {
+    #[track_caller]
+    fn told(written: &str, line: usize, column: usize) {
+        let told = format!("dir/t.toml:{line}:{column}: listener[0].rules.rule[0].matches: uncl");
+        check(&format!("[[listener.rules.rule]]\nmatches = {written}\n"), &[&told]);
+    }
+    told(r#""\\d+ (a""#, 4, 17);
+    told(r#""\t\"\\.\b\f\r\n\e(a""#, 4, 29);
+    told(r#""\x41\u00e9\U0001F980é(a""#, 4, 33);
+    told("\"\"\"\n\\\\d\n \\\\d(\"\"\"", 6, 5);
+    told("\"\"\"\\\n\n   a\\t\\\n  (\"\"\"", 7, 3);
+    told("'''\n\\d\n(a'''", 6, 1);
+    told(r"'\d(a'", 4, 14);
+    told("\"(a\"", 4, 12);
 }
 
 #[test]
