@@ -79,7 +79,7 @@ impl Watch {
 #[derive(Debug, thiserror::Error)]
 pub enum SidecarError {
     /// The address cannot be listened on.
-    #[error("cannot listen on {address} for metrics: {source}")]
+    #[error("cannot listen on {address} for metrics: {source}; {}", hint(source))]
     Bind {
         /// The address as configured.
         address: SocketAddr,
@@ -212,6 +212,26 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// What to do about an address that cannot be listened on, by key and flag: two servers on one host
+/// meet here first, for the address has a default.
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program, perhaps another talkback, listens there: set [metrics] address \
+             (--metrics) to another one, or to \"\" for none"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE: set [metrics] address (--metrics) to \
+             another one, or to \"\" for none"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "this host has no such address: set [metrics] address (--metrics) to one of its own, \
+             or to \"\" for none"
+        }
+        _ => "set [metrics] address (--metrics) to another one, or to \"\" for none",
+    }
 }
 
 #[cfg(test)]

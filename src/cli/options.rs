@@ -17,6 +17,9 @@ pub(crate) struct Options {
     /// Threads in the fixed pool: a number, or auto for the CPUs this process may use
     #[arg(short, long, value_name = "N")]
     pub(crate) workers: Option<String>,
+    /// Serve /metrics and the other pages here instead; "" for no sidecar
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) metrics: Option<String>,
     /// With a program: a process for each client, whose input and output are the conversation
     #[arg(long, requires = "program")]
     pub(crate) per_connection: bool,
@@ -28,8 +31,8 @@ pub(crate) struct Options {
 impl Options {
     /// The configuration that these flags choose in the environment of this process.
     pub(crate) fn load(&self) -> Result<Loaded, ConfigError> {
-        let Self { config, listen, workers, per_connection, program } = self.clone();
-        let overrides = Overrides { config, listen, workers, program, per_connection };
+        let Self { config, listen, workers, metrics, per_connection, program } = self.clone();
+        let overrides = Overrides { config, listen, workers, metrics, program, per_connection };
         config::load(&overrides, &Environment::of_process())
     }
 }

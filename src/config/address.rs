@@ -48,6 +48,17 @@ fn refused(written: &str, why: &'static str) -> AddressError {
     AddressError { written: written.to_owned(), why }
 }
 
+/// The sidecar's address; `Some(None)` for `""`, which turns it off.
+pub(super) fn of_the_sidecar(written: &str) -> Option<Option<SocketAddr>> {
+    match written {
+        "" => Some(None),
+        written => written.parse().ok().map(Some),
+    }
+}
+
+/// What is wrong with a text that is none.
+pub(super) const NOT_OF_THE_SIDECAR: &str = "is no address of the sidecar";
+
 /// The likeliest slip, so that the operator need not guess.
 fn why_no_socket_address(written: &str) -> &'static str {
     let port = written.strip_prefix(':').unwrap_or(written);

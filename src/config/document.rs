@@ -12,7 +12,8 @@ use super::settings::{framing_from_word, invalid_utf8_from_word};
 use super::validate::wrong_kind;
 use super::{
     Address, BUILT_IN_RESPONDERS, Config, Fault, Limits, Listener, Log, LogFormat, LogLevel,
-    Metrics, Origin, Origins, ShowConnections, Shutdown, command, duration, keepalive, rules,
+    Metrics, Origin, Origins, ShowConnections, Shutdown, address, command, duration, keepalive,
+    rules,
 };
 use crate::wire::Framing;
 
@@ -285,11 +286,7 @@ fn shutdown(mut section: Section<'_, '_>) -> Shutdown {
 }
 
 fn metrics(mut section: Section<'_, '_>) -> Metrics {
-    let parse = |written: &str| match written {
-        "" => Some(None),
-        written => written.parse().ok().map(Some),
-    };
-    let read = section.parsed("address", "is no address of the sidecar", parse);
+    let read = section.parsed("address", address::NOT_OF_THE_SIDECAR, address::of_the_sidecar);
     let mut metrics = Metrics::default();
     // One that could not be read must not be found to be a listener's.
     metrics.address = settle(&section, "address", read, metrics.address, None);

@@ -12,7 +12,8 @@ use super::reference::Key;
 use super::section::Files;
 use super::validate::shortened;
 use super::{
-    Address, CommandMode, Config, ConfigError, Fault, Listener, LogLevel, Origin, Origins, command,
+    Address, CommandMode, Config, ConfigError, Fault, Listener, LogLevel, Origin, Origins, address,
+    command,
 };
 use crate::wire::Framing;
 
@@ -32,6 +33,8 @@ pub struct Overrides {
     pub listen: Vec<String>,
     /// `--workers N`, or `auto`
     pub workers: Option<String>,
+    /// `--metrics ADDRESS`: `metrics.address`; empty = no sidecar.
+    pub metrics: Option<String>,
     /// `-- PROGRAM ARGUMENTS`: what answers on every listener; empty = what the file says.
     pub program: Vec<String>,
     /// `--per-connection`: each client has a process of its own.
@@ -47,6 +50,8 @@ pub struct Environment {
     pub listen: Option<OsString>,
     /// `TALKBACK_WORKERS`: a number or `auto`.
     pub workers: Option<OsString>,
+    /// `TALKBACK_METRICS`: `metrics.address`.
+    pub metrics: Option<OsString>,
     /// `TALKBACK_LOG`: `log.level`.
     pub log: Option<OsString>,
 }
@@ -59,6 +64,7 @@ impl Environment {
             config: std::env::var_os("TALKBACK_CONFIG"),
             listen: std::env::var_os("TALKBACK_LISTEN"),
             workers: std::env::var_os("TALKBACK_WORKERS"),
+            metrics: std::env::var_os("TALKBACK_METRICS"),
             log: std::env::var_os("TALKBACK_LOG"),
         }
     }
@@ -144,6 +150,7 @@ pub(super) fn assemble(
     layers.workers(overrides, environment);
     layers.listeners(overrides, environment);
     layers.program(overrides);
+    layers.metrics(overrides, environment);
     layers.log_level(environment);
     let Document { config, origins, mut faults } = layers.0;
     if faults.is_empty() {
@@ -207,6 +214,12 @@ impl Layers {
         self.0.faults.push(fault);
     }
 
+    fn not_allowed(&mut self, origin: &Origin, key: &str, text: &str, problem: &str) {
+        let allowed = &Key::find(key).expect("the reference has the key").allowed;
+        let text = shortened(&format!("{text:?}"));
+        self.fault(origin, key, format!("{text} {problem}; allowed: {allowed}"));
+    }
+
     /// The variable's text; one that is not UTF-8 is a fault.
     fn variable(
         &mut self,
@@ -237,12 +250,20 @@ impl Layers {
         match number.and_then(|number| usize::try_from(number).ok()) {
             Some(workers) => self.0.config.workers = Some(workers),
             None if text == "auto" => self.0.config.workers = None,
-            None => {
-                let text = shortened(&format!("{text:?}"));
-                let problem = format!("{text} is no number of workers; allowed: {}", known.allowed);
-                return self.fault(&origin, key, problem);
-            }
+            None => return self.not_allowed(&origin, key, &text, "is no number of workers"),
         }
+        self.0.origins.set(key.to_owned(), origin);
+    }
+
+    fn metrics(&mut self, overrides: &Overrides, environment: &Environment) {
+        let key = "metrics.address";
+        let flag = overrides.metrics.clone().map(|text| (text, Origin::Flag("--metrics")));
+        let chosen = flag.or_else(|| self.variable(&environment.metrics, "TALKBACK_METRICS", key));
+        let Some((text, origin)) = chosen else { return };
+        let Some(read) = address::of_the_sidecar(&text) else {
+            return self.not_allowed(&origin, key, &text, address::NOT_OF_THE_SIDECAR);
+        };
+        self.0.config.metrics.address = read;
         self.0.origins.set(key.to_owned(), origin);
     }
 
@@ -256,11 +277,7 @@ impl Layers {
                 self.0.config.log.level = level;
                 self.0.origins.set(key.to_owned(), origin);
             }
-            None => {
-                let allowed = &Key::find(key).expect("the reference has the key").allowed;
-                let text = shortened(&format!("{text:?}"));
-                self.fault(&origin, key, format!("{text} is not known; allowed: {allowed}"));
-            }
+            None => self.not_allowed(&origin, key, &text, "is not known"),
         }
     }
 

@@ -33,7 +33,7 @@ const MAX_LINE: usize = 500;
 pub(crate) fn check_file(file: &[u8], variables: [Option<&[u8]>; 3]) {
     let [listen, workers, log] =
         variables.map(|value| value.map(|bytes| OsString::from_vec(bytes.to_vec())));
-    match load(file, &Environment { config: None, listen, workers, log }) {
+    match load(file, &Environment { listen, workers, log, ..Environment::default() }) {
         Ok(loaded) => check_loaded(&loaded),
         Err(ConfigError::Invalid(faults)) => {
             assert!(!faults.is_empty(), "refused without a reason");

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -39,7 +39,7 @@ impl Place {
     /// Any program, here.
     fn prepared(&self, mut command: Command) -> Command {
         command.current_dir(&self.directory).stdin(Stdio::null());
-        for name in ["CONFIG", "LISTEN", "WORKERS", "LOG"] {
+        for name in ["CONFIG", "LISTEN", "WORKERS", "METRICS", "LOG"] {
             command.env_remove(format!("TALKBACK_{name}"));
         }
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
@@ -79,7 +79,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// `talkback serve` with the defaults but for its port and without a sidecar, whose port is fixed.
+/// `talkback serve` with the defaults but for its ports, which are fixed.
 struct Serving {
     child: Child,
     address: SocketAddr,
@@ -94,7 +94,7 @@ impl Serving {
 
     #[track_caller]
     fn start_with(arguments: &[&str]) -> Self {
-        let place = Place::new().with_file("talkback.toml", "[metrics]\naddress = \"\"\n");
+        let place = Place::new().with_variable("TALKBACK_METRICS", "127.0.0.1:0");
         let mut command = place.command(&[&["serve", "-l", "127.0.0.1:0"], arguments].concat());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
@@ -297,28 +297,49 @@ fn flags_win_over_variables_and_those_over_the_file() {
     place.check(&[], &[["workers", "2", "./talkback.toml:1:11"]]);
     let place = place
         .with_variable("TALKBACK_WORKERS", "3")
+        .with_variable("TALKBACK_METRICS", "127.0.0.1:6")
         .with_variable("TALKBACK_LOG", "warn")
         .with_variable("TALKBACK_LISTEN", "127.0.0.1:2,127.0.0.1:3");
     place.check(
         &[],
         &[
             ["workers", "3", "TALKBACK_WORKERS"],
+            ["metrics.address", "\"127.0.0.1:6\"", "TALKBACK_METRICS"],
             ["log.level", "\"warn\"", "TALKBACK_LOG"],
             ["listener[0].address", "\"127.0.0.1:2\"", "TALKBACK_LISTEN"],
             ["listener[1].address", "\"127.0.0.1:3\"", "TALKBACK_LISTEN"],
         ],
     );
-    let flags = ["-w", "4", "-l", "127.0.0.1:4", "--listen", "127.0.0.1:5"];
+    let listen = ["-l", "127.0.0.1:4", "--listen", "127.0.0.1:5"];
+    let flags = [&["-w", "4", "--metrics", ""], &listen[..]].concat();
     place.check(
         &flags,
         &[
             ["workers", "4", "--workers"],
+            ["metrics.address", "\"\"", "--metrics"],
             ["log.level", "\"warn\"", "TALKBACK_LOG"],
             ["listener[0].name", "\"listen-1\"", "--listen"],
             ["listener[0].address", "\"127.0.0.1:4\"", "--listen"],
             ["listener[1].address", "\"127.0.0.1:5\"", "--listen"],
         ],
     );
+}
+
+#[test]
+fn a_second_server_on_the_host_is_told_of_the_metrics_address_and_may_choose_another() {
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap().to_string();
+    let output = Place::new().run(&["serve", "-l", "127.0.0.1:0", "--metrics", &taken]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = stderr(&output);
+    let last = told.lines().last().unwrap_or_default();
+    let start = format!("talkback: metrics.address: cannot listen on {taken} for metrics: ");
+    assert!(last.starts_with(&start), "{told}");
+    let hint = "; another program, perhaps another talkback, listens there: set [metrics] address \
+                (--metrics) to another one, or to \"\" for none";
+    assert!(last.ends_with(hint), "{told}");
+    let elsewhere = Serving::start_with(&["--metrics", ""]);
+    assert_eq!(elsewhere.answer("nc", &["-N"], "hello\n"), "hello\n");
 }
 
 #[test]

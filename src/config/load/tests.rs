@@ -151,9 +151,42 @@ fn flag_wins_over_variable_over_file_over_default() {
 #[test]
 fn an_empty_variable_counts_as_unset() {
     let mut place = Place::new();
-    place.environment =
-        Environment { config: some(""), listen: some(""), workers: some(""), log: some("") };
+    place.environment = Environment {
+        config: some(""),
+        listen: some(""),
+        workers: some(""),
+        metrics: some(""),
+        log: some(""),
+    };
     assert_eq!(place.loaded().config, Config::default());
+}
+
+#[test]
+fn the_sidecars_address_is_flag_then_variable_then_file() {
+    let mut place = Place::new();
+    place.file("first.toml", "[metrics]\naddress = \"127.0.0.1:1\"\n");
+    let check = |place: &Place, address: &str, origin: &str| {
+        let Loaded { config, origins, .. } = place.loaded();
+        let found = config.metrics.address.map(|address| address.to_string()).unwrap_or_default();
+        assert_eq!(
+            (found.as_str(), &*origins.of("metrics.address").to_string()),
+            (address, origin)
+        );
+    };
+    place.environment.metrics = some("[::1]:2");
+    check(&place, "[::1]:2", "TALKBACK_METRICS");
+    place.overrides.metrics = Some("127.0.0.1:3".to_owned());
+    check(&place, "127.0.0.1:3", "--metrics");
+    place.overrides.metrics = Some(String::new());
+    check(&place, "", "--metrics");
+
+    place.overrides.metrics = Some("9889".to_owned());
+    place.check_refused(&[
+        "--metrics: metrics.address: \"9889\" is no address of the sidecar; allowed: an IP address",
+    ]);
+    place.overrides.metrics = None;
+    place.environment.metrics = Some(OsString::from_vec(vec![0xff]));
+    place.check_refused(&["TALKBACK_METRICS: metrics.address: its value is not UTF-8"]);
 }
 
 #[test]
