@@ -1,5 +1,6 @@
 //! The rules that a configuration must keep whether it was read from a file or built in code.
 
+mod clash;
 mod listener;
 
 use std::time::Duration;

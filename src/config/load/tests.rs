@@ -248,7 +248,15 @@ fn values_of_flags_and_variables_keep_the_rules_of_the_file() {
         "--listen: listener[1].address: \"127.0.0.1:1\" is already the address of listener[0]",
         "--listen: listener[2].address: \"127.0.0.1:9889\" is also metrics.address",
     ]);
+    place.listen(&["0.0.0.0:9889"]);
+    place.check_refused(&["--listen: listener[0].address: \"0.0.0.0:9889\" and metrics.address, "]);
     place.overrides.listen.clear();
+    place.overrides.metrics = Some("127.0.0.1:8889".to_owned());
+    place.check_refused(&[
+        "--metrics: metrics.address: \"127.0.0.1:8889\" and listener[0].address, \"0.0.0.0:8889\", \
+         cannot be listened on at once: 0.0.0.0 stands for every IPv4 address; allowed: ",
+    ]);
+    place.overrides.metrics = None;
     place.environment.listen = some("127.0.0.1:1,");
     place.check_refused(&["TALKBACK_LISTEN: listener[1].address: \"\" is not an address"]);
 }

@@ -1,5 +1,6 @@
 //! What each listener must keep, by itself and beside the others.
 
+use super::clash::Claim;
 use super::{MAX_GROUP_BYTES, MAX_TEXT_BYTES, Rules, shortened};
 use crate::config::{Config, Listener, rules};
 use crate::wire::{Framing, MAX_RECEIVE_BYTES};
@@ -112,19 +113,40 @@ impl Rules<'_> {
                 ),
             );
         }
-        let address = &listener.address;
-        if address.may_repeat() {
-            return;
+        if !listener.address.may_repeat() {
+            self.addresses(path, listener, others, all);
         }
+    }
+
+    fn addresses(&mut self, path: &str, listener: &Listener, others: &[Listener], all: &Config) {
+        let address = &listener.address;
+        let key = format!("{path}.address");
         if let Some(index) = others.iter().position(|other| other.address == *address) {
             let problem = format!("\"{address}\" is already the address of listener[{index}]");
-            self.fault(format!("{path}.address"), problem);
+            self.fault(key.clone(), problem);
         }
-        if all.metrics.address.is_some_and(|metrics| *address == metrics.into()) {
-            let (key, metrics) = (format!("{path}.address"), "metrics.address".to_owned());
-            let is_to_blame = self.is_to_blame(&key, &metrics);
-            let (key, other) = if is_to_blame { (key, metrics) } else { (metrics, key) };
+        let claim = Claim::of(listener);
+        let clash = |other: Option<Claim>| claim?.clash(&other?);
+        let mut clashes = others.iter().enumerate().filter_map(|(index, other)| {
+            let why = clash(Claim::of(other))?;
+            Some(format!("listener[{index}].address, \"{}\", {why}", other.address))
+        });
+        if let Some(problem) = clashes.next() {
+            self.fault(key.clone(), format!("\"{address}\" and {problem}"));
+        }
+        let Some(metrics) = all.metrics.address else { return };
+        let sidecar = "metrics.address";
+        let is_to_blame = self.is_to_blame(&key, sidecar);
+        if *address == metrics.into() {
+            let (key, other) = if is_to_blame { (&*key, sidecar) } else { (sidecar, &*key) };
             self.fault(key, format!("\"{address}\" is also {other}"));
+        } else if let Some(why) = clash(Claim::of_the_sidecar(metrics)) {
+            if is_to_blame {
+                let problem = format!("\"{address}\" and {sidecar}, \"{metrics}\", {why}");
+                self.fault(key, problem);
+            } else {
+                self.fault(sidecar, format!("\"{metrics}\" and {key}, \"{address}\", {why}"));
+            }
         }
     }
 }
