@@ -13,6 +13,7 @@ mod reference;
 mod rules;
 mod section;
 mod settings;
+mod syntax;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod trial;
 mod validate;

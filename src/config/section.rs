@@ -11,6 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::nearest::nearest;
 use super::reference::{Allowed, Key, reference};
+use super::syntax::Lines;
 use super::validate::{out_of_range, shortened};
 use super::{Fault, Origin, Origins, rules_reference};
 
@@ -48,7 +49,10 @@ impl<'s> Notes<'s> {
         for error in &errors {
             let end = self.source.len();
             let span = error.span().unwrap_or(end..end);
-            self.fault(span, "", format!("not TOML: {}", error.message()));
+            let lines = Lines { source: self.source, starts: &self.lines };
+            let hint = lines.hint(span.clone(), error.message());
+            let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+            self.fault(span, "", format!("not TOML: {}{hint}", error.message()));
         }
         // One slip often makes several syntax errors; the first of a line is the one that helps.
         self.faults.sort_by_key(Fault::rank);
