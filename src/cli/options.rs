@@ -32,7 +32,15 @@ impl Options {
     /// The configuration that these flags choose in the environment of this process.
     pub(crate) fn load(&self) -> Result<Loaded, ConfigError> {
         let Self { config, listen, workers, metrics, per_connection, program } = self.clone();
-        let overrides = Overrides { config, listen, workers, metrics, program, per_connection };
+        let overrides = Overrides {
+            config,
+            listen,
+            workers,
+            metrics,
+            program,
+            per_connection,
+            ..Overrides::default()
+        };
         config::load(&overrides, &Environment::of_process())
     }
 }

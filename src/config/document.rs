@@ -26,9 +26,10 @@ pub(super) struct Document {
 }
 
 /// Reads and validates a whole file, of which so much is UTF-8.
-pub(super) fn read(bytes: &[u8], path: &Path, files: Files<'_>) -> Document {
+pub(super) fn read(bytes: &[u8], path: &Path, files: Files<'_>, own: &[String]) -> Document {
     let source = bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid());
     let mut notes = Notes::new(path, source, files);
+    notes.own_responders = own;
     let mut config = Config::default();
     if source.len() < bytes.len() {
         notes.not_utf8();
@@ -158,7 +159,12 @@ fn listener<'s>(
     }
     let framing = section.word("framing", framing_from_word);
     listener.framing = settle(&section, "framing", framing, Framing::Raw, unread.framing);
-    let named = section.word("responder", responder);
+    let own = section.notes.own_responders;
+    let named = section.word("responder", |written| {
+        let is_known =
+            BUILT_IN_RESPONDERS.contains(&written) || own.iter().any(|own| own == written);
+        is_known.then(|| written.to_owned())
+    });
     listener.rules = rules::of_listener(&mut section);
     listener.command = command::read(&mut section);
     // Where the responder could not be read, what belongs to one is not to blame.
@@ -242,10 +248,6 @@ fn mode(written: &str) -> Option<u32> {
         (3..=4).contains(&written.len()) && written.bytes().all(|byte| byte.is_ascii_digit());
     let mode = u32::from_str_radix(written, 8).ok()?;
     (octal && mode <= 0o777).then_some(mode)
-}
-
-fn responder(written: &str) -> Option<String> {
-    BUILT_IN_RESPONDERS.contains(&written).then(|| written.to_owned())
 }
 
 pub(super) const NO_DURATION: &str = "is not such a duration";

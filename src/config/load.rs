@@ -39,6 +39,9 @@ pub struct Overrides {
     pub program: Vec<String>,
     /// `--per-connection`: each client has a process of its own.
     pub per_connection: bool,
+    /// Responders of the program's own, by the names that a listener may have under `responder`
+    /// beside the built-in ones, see [`Responders::names`](crate::Responders::names).
+    pub responders: Vec<String>,
 }
 
 /// The variables that count. An empty one counts as unset.
@@ -121,6 +124,22 @@ impl fmt::Display for Source {
 /// assert_eq!((config.workers, config.listeners[0].name.as_str()), (Some(2), "main"));
 /// # Ok::<(), talkback::config::ConfigError>(())
 /// ```
+///
+/// A file may name a responder of your own where its name is known:
+/// ```no_run
+/// use talkback::config::{Environment, Overrides, load};
+/// use talkback::{Responders, Server};
+///
+/// let responders = Responders::default().with_map("shout", |text| text.to_uppercase());
+/// let overrides = Overrides {
+///     responders: responders.names().map(str::to_owned).collect(),
+///     ..Overrides::default()
+/// };
+/// let loaded = load(&overrides, &Environment::default())?;
+/// let server = Server::start_with(&loaded.config, &responders)?;
+/// # drop(server);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn load(overrides: &Overrides, environment: &Environment) -> Result<Loaded, ConfigError> {
     load_from(overrides, environment, &SEARCHED.map(PathBuf::from))
 }
@@ -143,8 +162,8 @@ pub(super) fn assemble(
     files: Files<'_>,
 ) -> Result<Loaded, ConfigError> {
     let document = match &source {
-        Source::BuiltIn => document::read(b"", Path::new(""), files),
-        Source::File(path) => document::read(bytes, path, files),
+        Source::BuiltIn => document::read(b"", Path::new(""), files, &[]),
+        Source::File(path) => document::read(bytes, path, files, &overrides.responders),
     };
     let mut layers = Layers(document);
     layers.workers(overrides, environment);

@@ -23,6 +23,8 @@ pub(super) struct Notes<'s> {
     pub(super) path: PathBuf,
     pub(super) source: &'s str,
     pub(super) files: Files<'s>,
+    /// Names of responders beside the built-in ones.
+    pub(super) own_responders: &'s [String],
     pub(super) faults: Vec<Fault>,
     /// Those of the files that this one names, each file's by place.
     pub(super) included: Vec<Fault>,
@@ -39,7 +41,7 @@ impl<'s> Notes<'s> {
         let lines = std::iter::once(0).chain(behind_each).collect();
         let (path, origins, last) = (path.to_owned(), Origins::default(), (0, 0));
         let (faults, included) = (Vec::new(), Vec::new());
-        Self { path, source, files, faults, included, origins, lines, last }
+        Self { path, source, files, own_responders: &[], faults, included, origins, lines, last }
     }
 
     /// The source as a tree, unless so much is wrong with it that what a parser makes of the rest

@@ -10,7 +10,7 @@ const LINES: &str = "[[listener]]\nresponder = \"command\"\nframing = \"line\"\n
 #[track_caller]
 fn check(source: &str, expected: &[&str]) {
     let no_files = |_: &Path| Err(std::io::ErrorKind::NotFound.into());
-    let document = document::read(source.as_bytes(), Path::new("t.toml"), &no_files);
+    let document = document::read(source.as_bytes(), Path::new("t.toml"), &no_files, &[]);
     let faults: Vec<String> = document.faults.iter().map(ToString::to_string).collect();
     assert_eq!(faults.len(), expected.len(), "{faults:#?}");
     for (fault, start) in faults.iter().zip(expected) {

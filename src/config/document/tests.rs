@@ -12,7 +12,7 @@ fn read_text(source: &str) -> Document {
 }
 
 fn read_bytes(bytes: &[u8]) -> Document {
-    read(bytes, Path::new("t.toml"), &|_| Err(io::ErrorKind::NotFound.into()))
+    read(bytes, Path::new("t.toml"), &|_| Err(io::ErrorKind::NotFound.into()), &[])
 }
 
 #[track_caller]
@@ -23,6 +23,17 @@ fn check(source: &str, expected: &[&str]) {
         assert!(fault.starts_with(start), "{fault}\nshould start with\n{start}");
         assert!(!fault.contains('\n'), "{fault}");
     }
+}
+
+#[test]
+fn a_listener_may_name_a_responder_of_the_callers_own_and_no_unknown_one() {
+    let source = b"[[listener]]\nresponder = \"shout\"\n";
+    let files: Files<'_> = &|_| Err(io::ErrorKind::NotFound.into());
+    let document = read(source, Path::new("t.toml"), files, &["shout".to_owned()]);
+    assert_eq!(document.faults, []);
+    assert_eq!(document.config.listeners[0].responder, "shout");
+    let unknown = read(source, Path::new("t.toml"), files, &["other".to_owned()]);
+    assert_eq!(unknown.faults.len(), 1);
 }
 
 #[test]

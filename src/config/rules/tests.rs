@@ -19,7 +19,7 @@ fn read_whole(source: &str) -> Document {
         let found = BESIDE.iter().find(|(name, _)| Path::new(name) == path);
         found.map(|(_, text)| text.as_bytes().to_vec()).ok_or(io::ErrorKind::NotFound.into())
     };
-    document::read(source.as_bytes(), Path::new("dir/t.toml"), &files)
+    document::read(source.as_bytes(), Path::new("dir/t.toml"), &files, &[])
 }
 
 /// A listener's keys, with `responder = "rules"` before them on the second line.
