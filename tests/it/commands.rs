@@ -32,7 +32,7 @@ fn sh(script: &str) -> String {
     format!("[\"sh\", \"-c\", {script:?}]")
 }
 
-/// What a script of the shell does to take its time: this many seconds, in its own group.
+/// What a script of the shell does to take its time: this many seconds, in the script's group.
 fn pause(seconds: f64) -> String {
     format!("timeout --foreground {seconds} tail -f /dev/null")
 }
