@@ -7,6 +7,7 @@ mod load;
 mod place;
 #[cfg(any(test, fuzzing))]
 pub(super) mod trial;
+mod unread;
 #[cfg(any(test, fuzzing))]
 pub(super) mod written;
 
@@ -22,7 +23,7 @@ use super::section::{Notes, Section, with_article};
 use super::validate::shortened;
 use super::{Fault, Listener, Origin, Origins, duration};
 use crate::responder::rules::{
-    self, Hearing, Matcher, Probability, Rule, RuleBook, RuleFault, Rules,
+    self, Gaps, Hearing, Matcher, Probability, Rule, RuleBook, RuleFault, Rules,
 };
 use crate::wire::Framing;
 
@@ -199,17 +200,17 @@ fn read<'s>(notes: &mut Notes<'s>, table: &DeTable<'s>, path: &str) -> RuleBook 
         rules: Vec::new(),
     };
     let ignore_case = section.boolean("ignore_case").unwrap_or(false);
-    let mut unread = BTreeSet::new();
+    let mut gaps = Gaps::default();
     match table.get("rule").map(|value| (value, value.get_ref())) {
         None => {}
         Some((_, DeValue::Array(tables))) => {
             for (index, value) in tables.iter().enumerate() {
                 let path = below(path, &format!("rule[{index}]"));
                 let before = notes.faults.len();
-                book.rules.push(rule(notes, value, path, ignore_case));
-                if notes.faults.len() > before {
-                    unread.insert(index);
-                }
+                let mut read = rule(notes, value, path.clone(), ignore_case);
+                let (table, faults) = (value.get_ref().as_table(), &notes.faults[before..]);
+                unread::note_rule(&mut gaps, index, &mut read, table, &path, faults);
+                book.rules.push(read);
             }
         }
         Some((value, other)) => {
@@ -218,40 +219,15 @@ fn read<'s>(notes: &mut Notes<'s>, table: &DeTable<'s>, path: &str) -> RuleBook 
             notes.fault(value.span(), &below(path, "rule"), problem);
         }
     }
-    let is_whole = notes.faults.len() == before;
-    for fault in Rules::compile(&book).err().unwrap_or_default() {
-        // Of what was not read nobody knows what it would have set or answered.
-        if is_whole || is_by_itself(&book, &fault, &unread) {
+    let found = &notes.faults[before..];
+    unread::note_book(&mut gaps, &mut book, table, path, found);
+    let told: BTreeSet<String> = found.iter().map(|fault| fault.key.clone()).collect();
+    for fault in Rules::faults(&book, &gaps) {
+        if !told.contains(&full_name(path, &fault)) {
             blame(notes, table, path, &fault);
         }
     }
     book
-}
-
-/// Whether it would be a fault whatever the rest of the book says.
-fn is_by_itself(book: &RuleBook, fault: &RuleFault, unread: &BTreeSet<usize>) -> bool {
-    let Some((at, rule)) = fault.rule.and_then(|at| Some((at, book.rules.get(at)?))) else {
-        return false;
-    };
-    match fault.key {
-        "delay" | "jitter" | "times" => true,
-        "matches" if fault.at.is_some() => true,
-        "prefix" | "contains" | "matches" => matches!(
-            &rule.matcher,
-            Matcher::Prefix(text) | Matcher::Contains(text) | Matcher::Matches(text)
-                if text.is_empty()
-        ),
-        // What a capture may be the matcher says, if it could be read.
-        "send" | "set" if !unread.contains(&at) => {
-            let text = match &fault.entry {
-                Some(name) => rule.set.get(name),
-                None => rule.send.get(fault.index.unwrap_or(0)),
-            };
-            let hole = text.zip(fault.at).and_then(|(text, at)| text.get(at..));
-            hole.is_some_and(|hole| hole.starts_with("${"))
-        }
-        _ => false,
-    }
 }
 
 fn rule<'s>(

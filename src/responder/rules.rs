@@ -7,6 +7,7 @@ mod arrange;
 mod certain;
 mod compile;
 mod fold;
+mod gaps;
 mod hearing;
 mod literals;
 mod lookup;
@@ -25,6 +26,7 @@ mod verdict;
 use std::sync::Arc;
 
 pub use answering::RulesResponder;
+pub(crate) use gaps::{Gaps, RuleGaps};
 pub(crate) use hearing::Hearing;
 pub use plan::Rules;
 pub use spec::{Fault, Matcher, Probability, Rule, RuleBook, RuleFault};
@@ -39,6 +41,11 @@ impl Rules {
     /// All that is wrong with it: first what concerns the book, then the rules in their order.
     pub fn compile(book: &RuleBook) -> Result<Arc<Self>, Vec<RuleFault>> {
         compile::compile(book).map(Arc::new)
+    }
+
+    /// All that is wrong with a book of which not all is known.
+    pub(crate) fn faults(book: &RuleBook, gaps: &Gaps) -> Vec<RuleFault> {
+        compile::faults(book, gaps)
     }
 
     /// What answers one connection.

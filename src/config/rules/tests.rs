@@ -191,7 +191,39 @@ fn what_could_not_be_read_hides_no_fault_that_stands_by_itself() {
             "dir/t.toml:12:14: listener[0].rules.rule[2].set.x: ${2} names nothing: `prefix`",
             "dir/t.toml:14:10: listener[0].rules.rule[3].equals: 5 is an integer",
             "dir/t.toml:15:9: listener[0].rules.rule[3].times: 0 is out of range",
+            "dir/t.toml:18:10: listener[0].rules.rule[4].equals: is never reached: rule[0]",
+            "dir/t.toml:19:9: listener[0].rules.rule[4].send: {y} is no variable; did you mean",
+            "dir/t.toml:20:14: listener[0].rules.rule[4].when.z: no rule sets this variable",
         ],
+    );
+}
+
+#[test]
+fn what_could_not_be_read_hides_nothing_that_it_has_no_part_in() {
+    // A value of one variable hides none of this, and its name is known.
+    check(
+        "[[listener.rules.rule]]\nmatches = '^VOLT (?<volts>[0-9]+)$'\n\
+         set = { volts = \"${vlts}\", x = 5 }\nsend = \"{amps}{x}\"\n\
+         [[listener.rules.rule]]\nequals = \"a\"\nwhen = { x = \"1\" }\n\
+         [[listener.rules.rule]]\nequals = \"b\"\n\
+         [[listener.rules.rule]]\nequals = \"b\"\nwhen = { mode = \"data\", volts = \"2\" }\n\
+         [[listener.rules.rule]]\nprefix = \"c\"\ntims = 1\n\
+         [[listener.rules.rule]]\nprefix = \"cd\"\n",
+        &[
+            "dir/t.toml:5:18: listener[0].rules.rule[0].set.volts: ${vlts} is no group",
+            "dir/t.toml:5:32: listener[0].rules.rule[0].set.x: it is an integer",
+            "dir/t.toml:6:9: listener[0].rules.rule[0].send: {amps} is no variable; known: volts,",
+            "dir/t.toml:13:10: listener[0].rules.rule[3].equals: is never reached: rule[2]",
+            "dir/t.toml:14:17: listener[0].rules.rule[3].when.mode: no rule sets this variable",
+            "dir/t.toml:17:1: listener[0].rules.rule[4].tims: unknown key",
+        ],
+    );
+    // The second rule may answer "A" too.
+    check(
+        "[listener.rules]\nignore_case = 5\n\
+         [[listener.rules.rule]]\nequals = \"a\"\nignore_case = false\n\
+         [[listener.rules.rule]]\nequals = \"a\"\n",
+        &["dir/t.toml:4:15: listener[0].rules.ignore_case: 5 is an integer"],
     );
 }
 

@@ -7,6 +7,7 @@ mod reached;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use super::gaps::{Gaps, RuleGaps};
 use super::lookup::{Lookup, Test};
 use super::pattern::Pattern;
 use super::plan::{Assignment, Becomes, Condition, Plan, Rules};
@@ -25,48 +26,17 @@ pub(super) fn compile(book: &RuleBook) -> Result<Rules, Vec<RuleFault>> {
     compile_within(book, MAX_COMPILED_BYTES)
 }
 
+/// All that is wrong whatever fills the gaps.
+pub(super) fn faults(book: &RuleBook, gaps: &Gaps) -> Vec<RuleFault> {
+    Compiler::new(book, MAX_COMPILED_BYTES, gaps).compile().err().unwrap_or_default()
+}
+
 /// So many bytes may the patterns become.
 pub(super) fn compile_within(
     book: &RuleBook,
     max_compiled_bytes: usize,
 ) -> Result<Rules, Vec<RuleFault>> {
-    let mut compiler = Compiler::new(book, max_compiled_bytes);
-    compiler.check_names();
-    let greeting = compiler.greeting();
-    let tests: Vec<Option<Test>> = (0..book.rules.len()).map(|at| compiler.test(at)).collect();
-    let plans: Vec<Plan> =
-        tests.iter().enumerate().map(|(at, test)| compiler.plan(at, test.as_ref())).collect();
-    let place = Place { rule: None, key: "default", ..Place::default() };
-    let captures = Captures::Nothing("`default` captures nothing");
-    let send = compiler.texts(place, &book.default, captures);
-    let counter = (send.len() > 1).then(|| compiler.counter());
-    let default = Plan { send: send.into(), counter, ..Plan::default() };
-    compiler.check_reach(&tests);
-    let Compiler { values, variables, patterns, counters, mut faults, ends: _, .. } = compiler;
-    if faults.is_empty() {
-        let tests: Vec<Test> = tests.into_iter().flatten().collect();
-        let mut taken_apart = vec![false; patterns.len()];
-        for (test, plan) in tests.iter().zip(&plans) {
-            if let Test::Matches(pattern) = test {
-                taken_apart[*pattern] |= plan.has_captures;
-            }
-        }
-        let lookup = Lookup::new(tests, patterns, taken_apart);
-        let lookup = lookup.map_err(|error| vec![too_large(error)])?;
-        let terminator = book.terminator.as_deref().map(Into::into);
-        return Ok(Rules {
-            lookup,
-            plans,
-            default,
-            greeting,
-            terminator,
-            variables,
-            values,
-            counters,
-        });
-    }
-    faults.sort_by_key(|fault| fault.rule);
-    Err(faults)
+    Compiler::new(book, max_compiled_bytes, &Gaps::NONE).compile()
 }
 
 /// Where a fault is.
@@ -87,6 +57,7 @@ impl Place<'_> {
 
 struct Compiler<'b> {
     book: &'b RuleBook,
+    gaps: &'b Gaps,
     ends: LineEnds<'b>,
     variables: Vec<String>,
     values: Vec<Box<str>>,
@@ -110,7 +81,7 @@ struct Known {
 }
 
 impl<'b> Compiler<'b> {
-    fn new(book: &'b RuleBook, max_compiled_bytes: usize) -> Self {
+    fn new(book: &'b RuleBook, max_compiled_bytes: usize, gaps: &'b Gaps) -> Self {
         let set = book.rules.iter().flat_map(|rule| rule.set.keys());
         let names: BTreeSet<&String> = book.state.keys().chain(set).collect();
         let variables: Vec<String> = names.into_iter().cloned().collect();
@@ -119,6 +90,7 @@ impl<'b> Compiler<'b> {
         let values = variables.iter().map(|name| ends.settle(initial(name)).into()).collect();
         Self {
             book,
+            gaps,
             ends,
             variables,
             values,
@@ -131,6 +103,46 @@ impl<'b> Compiler<'b> {
             counters: 0,
             faults: Vec::new(),
         }
+    }
+
+    /// The rules; else all that is wrong with them.
+    fn compile(mut self) -> Result<Rules, Vec<RuleFault>> {
+        self.check_names();
+        let greeting = self.greeting();
+        let tests: Vec<Option<Test>> = (0..self.book.rules.len()).map(|at| self.test(at)).collect();
+        let plans: Vec<Plan> =
+            tests.iter().enumerate().map(|(at, test)| self.plan(at, test.as_ref())).collect();
+        let place = Place { rule: None, key: "default", ..Place::default() };
+        let captures = Captures::Nothing("`default` captures nothing");
+        let send = self.texts(place, &self.book.default, captures);
+        let counter = (send.len() > 1).then(|| self.counter());
+        let default = Plan { send: send.into(), counter, ..Plan::default() };
+        self.check_reach(&tests);
+        let Self { values, variables, patterns, counters, mut faults, book, .. } = self;
+        if faults.is_empty() {
+            let tests: Vec<Test> = tests.into_iter().flatten().collect();
+            let mut taken_apart = vec![false; patterns.len()];
+            for (test, plan) in tests.iter().zip(&plans) {
+                if let Test::Matches(pattern) = test {
+                    taken_apart[*pattern] |= plan.has_captures;
+                }
+            }
+            let lookup = Lookup::new(tests, patterns, taken_apart);
+            let lookup = lookup.map_err(|error| vec![too_large(error)])?;
+            let terminator = book.terminator.as_deref().map(Into::into);
+            return Ok(Rules {
+                lookup,
+                plans,
+                default,
+                greeting,
+                terminator,
+                variables,
+                values,
+                counters,
+            });
+        }
+        faults.sort_by_key(|fault| fault.rule);
+        Err(faults)
     }
 
     fn counter(&mut self) -> usize {
@@ -170,7 +182,7 @@ impl<'b> Compiler<'b> {
         captures: Option<Captures<'_>>,
     ) -> Template {
         let mut mistakes = Vec::new();
-        let scope = Scope { captures, variables: &self.variables };
+        let scope = Scope { captures, variables: &self.variables, is_open: self.gaps.names };
         let template = Template::read(text, &scope, self.ends, &mut mistakes);
         let faults =
             mistakes.into_iter().map(|Mistake { at, problem }| place.fault(Some(at), problem));
@@ -217,6 +229,7 @@ impl<'b> Compiler<'b> {
             _ => None,
         };
         let captures = match (&rule.matcher, &groups) {
+            _ if self.gaps.of(at).captures => Captures::Unknown,
             (Matcher::Any, _) => Captures::Nothing("a rule for any text captures nothing"),
             (Matcher::Equals(_), _) => Captures::Nothing("`equals` captures nothing"),
             (Matcher::Prefix(_), _) => Captures::Numbered("`prefix`", 1),
@@ -228,7 +241,7 @@ impl<'b> Compiler<'b> {
         let set = self.assignments(place, rule, captures);
         let send = self.texts(Place { key: "send", ..place }, &rule.send, captures);
         let conditions = self.conditions(rule);
-        self.check_rule(place, rule);
+        self.check_rule(place, rule, self.gaps.of(at));
         let filled = set.iter().filter_map(|assignment| match &assignment.becomes {
             Becomes::Filled(template) => Some(template),
             Becomes::Fixed(_) => None,
@@ -259,9 +272,13 @@ impl<'b> Compiler<'b> {
         let mut assignments = Vec::with_capacity(rule.set.len());
         for (name, text) in &rule.set {
             let place = Place { key: "set", entry: Some(name), ..place };
+            let told = self.faults.len();
             let template = self.template(place, text, Some(captures));
+            // What it is meant to become is not known either.
+            let is_unknown = self.faults.len() > told || self.gaps.values.contains(name);
             let variable = self.variable(name).expect("every variable that is set is known");
             let known = self.becomes.entry(name).or_default();
+            known.is_open |= is_unknown;
             let becomes = match template.fixed() {
                 Some(value) => {
                     known.values.insert(value.to_owned());
@@ -287,7 +304,7 @@ impl<'b> Compiler<'b> {
         known.collect()
     }
 
-    fn check_rule(&mut self, place: Place<'_>, rule: &Rule) {
+    fn check_rule(&mut self, place: Place<'_>, rule: &Rule, gaps: RuleGaps) {
         let mut refuse = |key, problem: &str| {
             self.faults.push(Place { key, ..place }.fault(None, problem));
         };
@@ -297,6 +314,9 @@ impl<'b> Compiler<'b> {
         if rule.delay.saturating_add(rule.jitter) > MAX_DELAY {
             let key = if rule.delay > MAX_DELAY { "delay" } else { "jitter" };
             refuse(key, "comes to more than a day; delay and jitter together are at most 24h");
+        }
+        if gaps.answer {
+            return;
         }
         if rule.fault.is_none() && rule.probability != super::Probability::CERTAIN {
             refuse("probability", "is that of a `fault`, and the rule has none");

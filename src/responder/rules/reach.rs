@@ -14,7 +14,7 @@ use super::pattern::{Pattern, PatternsAtOnce, SetCache};
 
 /// A rule, as far as it decides what reaches the next ones.
 pub(super) struct Subject<'a> {
-    /// `None`: its matcher could not be read.
+    /// `None`: not known, nor so is what it answers.
     pub(super) test: Option<&'a Test>,
     pub(super) when: &'a BTreeMap<String, String>,
     /// Whether it is passed over after some uses.

@@ -38,6 +38,8 @@ pub(super) struct Scope<'a> {
     pub(super) captures: Option<Captures<'a>>,
     /// The variables' names, in order.
     pub(super) variables: &'a [String],
+    /// Whether there may be others, of which nothing is said.
+    pub(super) is_open: bool,
 }
 
 /// What a matcher captures.
@@ -304,6 +306,9 @@ fn named(written: &str, name: &str, scope: &Scope<'_>) -> Result<Part, String> {
     if let Some(range) = name.strip_prefix("random") {
         return random(range)
             .ok_or_else(|| format!("{written} is no range; such as {{random:1..6}}, low to high"));
+    }
+    if scope.is_open && is_name(name) {
+        return Ok(Part::Text(written.into()));
     }
     let known = scope.variables.iter().map(String::as_str).chain(BUILT_IN);
     let group = match scope.captures {

@@ -13,8 +13,10 @@ impl Compiler<'_> {
             self.check_when(at);
         }
         let rules = &self.book.rules;
-        let subjects = tests.iter().zip(rules).map(|(test, rule)| Subject {
-            test: test.as_ref(),
+        let tests = tests.iter().enumerate();
+        let tests = tests.map(|(at, test)| test.as_ref().filter(|_| !self.gaps.of(at).reach));
+        let subjects = tests.zip(rules).map(|(test, rule)| Subject {
+            test,
             when: &rule.when,
             is_limited: rule.times.is_some(),
         });
@@ -37,6 +39,9 @@ impl Compiler<'_> {
     }
 
     fn check_when(&mut self, at: usize) {
+        if self.gaps.names {
+            return;
+        }
         for (name, value) in &self.book.rules[at].when {
             let place = Place { rule: Some(at), key: "when", entry: Some(name), index: None };
             let Some(known) = self.becomes.get(name.as_str()) else {
@@ -54,7 +59,8 @@ impl Compiler<'_> {
             };
             let value = self.ends.settle(value);
             let initial = &self.values[self.variable(name).expect("what is set is known")];
-            if known.is_open || known.values.contains(&value) || **initial == *value {
+            let is_open = known.is_open || self.gaps.values.contains(name);
+            if is_open || known.values.contains(&value) || **initial == *value {
                 continue;
             }
             let mut values = known.values.clone();
