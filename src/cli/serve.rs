@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use crossbeam_channel::{Receiver, Sender, bounded, select};
+use nix::sys::signal::SigSet;
 use parking_lot::{Condvar, Mutex};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGTERM};
@@ -25,6 +26,11 @@ use super::{EXIT_CONFIG, EXIT_FAILED, EXIT_GAVE_UP, check};
 
 /// Serves until a signal, then drains. A failure is one line on standard error, behind all others.
 pub(crate) fn run(options: &Options) -> ExitCode {
+    // Before there is a second thread.
+    if let Err(error) = stop_signals().thread_block() {
+        let _ = writeln!(io::stderr(), "talkback: cannot hold signals back: {error}");
+        return ExitCode::from(EXIT_FAILED);
+    }
     let sink = match Sink::start() {
         Ok(sink) => sink,
         Err(error) => {
@@ -67,6 +73,7 @@ fn serve(options: &Options, sink: &Sink) -> anyhow::Result<()> {
     raise_descriptor_limit();
     let (stop, stopped) = Stop::new();
     listen_to_signals(&stop).context("cannot install the signal handlers")?;
+    stop_signals().thread_unblock().context("cannot take signals")?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = process::id(),
@@ -178,6 +185,13 @@ impl Stop {
         // Not a word, nor a wait for those that are queued: standard error may be what hangs.
         process::exit(signal.exit_code());
     }
+}
+
+/// Those that are held back until their handlers stand: between the moment at which the kernel is
+/// given a handler and the one at which signal-hook knows what it does, one would be lost.
+fn stop_signals() -> SigSet {
+    use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGTERM};
+    [SIGINT, SIGTERM, SIGHUP].into_iter().collect()
 }
 
 /// SIGINT through ctrlc; SIGTERM and SIGHUP beside it, for ctrlc would take a SIGHUP for a stop.

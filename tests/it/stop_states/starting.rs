@@ -3,13 +3,13 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use super::check_no_file;
-use crate::harness::Server;
+use crate::harness::{Server, eventually};
 
 /// Starts that are interrupted, spread over the time that one takes and a fifth more.
 const STARTS: u32 = 50;
@@ -104,4 +104,38 @@ fn a_second_signal_while_the_server_starts_leaves_nothing_either() {
         check_no_file(&dir);
     }
     assert!(forced > 0, "all came before the handlers");
+}
+
+/// The kernel is slow to return from each change of what a signal does, so that signals come between
+/// that and what the program makes of it.
+fn with_slow_handlers(command: &mut Command) -> &mut Command {
+    let program = command.get_program().to_owned();
+    let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+    let dir = command.get_current_dir().unwrap().to_owned();
+    *command = Command::new("strace");
+    // -D: the server is our own child, and strace is not.
+    command.args(["-D", "-qq", "-o", "/dev/null", "-e", "trace=rt_sigaction"]);
+    command.args(["-e", "inject=rt_sigaction:delay_exit=100000"]);
+    command.arg(program).args(arguments).current_dir(dir);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped())
+}
+
+#[test]
+fn no_signal_is_lost_while_its_handler_is_being_set() {
+    const APART: Duration = Duration::from_millis(80);
+    let began = Instant::now();
+    let start = |_| Server::spawn("[[listener]]\naddress = \"127.0.0.1:0\"\n", with_slow_handlers);
+    let servers: Vec<_> = (0..20).map(start).collect();
+    for (number, server) in (0_u32..).zip(&servers) {
+        eventually("it is its turn", || began.elapsed() >= APART * number);
+        server.signal(Signal::TERM);
+    }
+    let mut stopped = 0;
+    for mut server in servers {
+        let status = server.wait();
+        let is_killed = status.signal() == Some(Signal::TERM.as_raw());
+        assert!(is_killed || status.code() == Some(0), "{status}");
+        stopped += u32::from(!is_killed);
+    }
+    assert!(stopped > 0, "all came before the handlers");
 }
