@@ -1,10 +1,11 @@
 //! `talkback check`: what each value is, where it came from, and what of it will bite on this host.
 
+use std::env;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use rustix::process::{Resource, getrlimit};
-use talkback::config::{Config, Effect, Host, Loaded, Warning};
+use talkback::config::{Config, Effect, Host, Loaded, Origin, Warning};
 use talkback::server::program_faults;
 
 use super::options::Options;
@@ -61,6 +62,7 @@ fn report(out: &mut impl Write, loaded: &Loaded, host: &Host) -> io::Result<bool
     }
     writeln!(out)?;
     let mut warnings = loaded.config.warnings(host);
+    warnings.extend(variables_that_are_not_set(loaded));
     warnings.extend(programs_that_cannot_be_run(&loaded.config));
     for warning in &warnings {
         writeln!(out, "warning: {warning}")?;
@@ -70,12 +72,34 @@ fn report(out: &mut impl Write, loaded: &Loaded, host: &Host) -> io::Result<bool
         _ if !starts => writeln!(out, "not ok: the server will not start on this host"),
         0 => writeln!(
             out,
-            "ok: no warnings (addresses, directories and groups are tried by `serve` alone)"
+            "ok: no warnings (addresses, a Unix socket's directory and group, and self tests are \
+             tried by `serve` alone)"
         ),
         1 => writeln!(out, "ok, with 1 warning"),
         count => writeln!(out, "ok, with {count} warnings"),
     }?;
     Ok(starts)
+}
+
+/// Variables that a program is to have from this process, which has none of that name: most often a
+/// slip. PATH, which is passed on where nobody says anything, is not told of.
+pub(crate) fn variables_that_are_not_set(loaded: &Loaded) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    for (index, listener) in loaded.config.listeners.iter().enumerate() {
+        let key = format!("listener[{index}].command.environment");
+        let is_written = loaded.origins.of(&key) != Origin::Default;
+        let Some(command) = listener.command.as_ref().filter(|_| is_written) else { continue };
+        let passed_on = command.environment.iter().filter(|entry| !entry.contains('='));
+        for name in passed_on.filter(|name| env::var_os(name).is_none()) {
+            let text = format!(
+                "{name:?} is not set here, and the program will not have it; set it, write \
+                 \"{}=value\", or leave it out",
+                name.escape_debug()
+            );
+            warnings.push(Warning { key: key.clone(), text, effect: Effect::Runs });
+        }
+    }
+    warnings
 }
 
 /// What a start would refuse.
@@ -115,7 +139,8 @@ mod tests {
         assert_eq!(workers, column("log.connections ", "default"));
         assert!(
             report.ends_with(
-                "\nok: no warnings (addresses, directories and groups are tried by `serve` alone)\n"
+                "\nok: no warnings (addresses, a Unix socket's directory and group, and self tests \
+                 are tried by `serve` alone)\n"
             ),
             "{report}"
         );

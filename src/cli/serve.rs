@@ -80,7 +80,9 @@ fn serve(options: &Options, sink: &Sink) -> anyhow::Result<()> {
         config = loaded.source.to_string(),
         "starting"
     );
-    for warning in config.warnings(&check::this_host(check::read_somaxconn)) {
+    let mut warnings = config.warnings(&check::this_host(check::read_somaxconn));
+    warnings.extend(check::variables_that_are_not_set(&loaded));
+    for warning in warnings {
         // The server itself tells what it makes of the others.
         if warning.effect == Effect::Runs {
             warn!("{warning}");

@@ -392,6 +392,47 @@ fn check_tells_of_a_program_that_could_not_be_run_and_fails() {
 }
 
 #[test]
+fn check_tells_of_an_unknown_user_and_group_at_once() {
+    let config = "[[listener]]\nframing = \"line\"\nresponder = \"command\"\n[listener.command]\n\
+                  program = [\"no-such-program\"]\nuser = \"no-such-user\"\n\
+                  group = \"no-such-group\"\n";
+    let output = Place::new().with_file("talkback.toml", config).run(&["check"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let report = stdout(&output);
+    let told: Vec<&str> = report.lines().filter(|line| line.starts_with("warning: ")).collect();
+    let [program, user, group] = &told[..] else { panic!("{report}") };
+    assert!(program.starts_with("warning: listener[0].command.program: there is no "), "{report}");
+    for (told, account) in [(user, "user"), (group, "group")] {
+        let start = format!(
+            "warning: listener[0].command.{account}: {account} \"no-such-{account}\" is unknown"
+        );
+        assert!(told.starts_with(&start), "{report}");
+    }
+}
+
+/// A name that is mistyped would else never be seen.
+#[test]
+fn a_variable_that_is_passed_on_and_not_set_is_told_by_check_and_in_the_log() {
+    let config = "[[listener]]\naddress = \"127.0.0.1:0\"\nframing = \"line\"\n\
+                  responder = \"command\"\n[listener.command]\nprogram = [\"cat\"]\n\
+                  environment = [\"PATH\", \"SET_HERE\", \"NOT_SET\", \"VALUE=x\"]\n";
+    let place = Place::new().with_file("own.toml", config).with_variable("SET_HERE", "");
+    let report = place.report(&["-c", "own.toml"]);
+    let told: Vec<&String> = report.iter().filter(|line| line.starts_with("warning: ")).collect();
+    let warning = "listener[0].command.environment: \"NOT_SET\" is not set here, and the program \
+                   will not have it; set it, write \"NOT_SET=value\", or leave it out";
+    assert_eq!(told, [&format!("warning: {warning}")]);
+    assert_eq!(report.last().map(String::as_str), Some("ok, with 1 warning"));
+    // A start that fails at once has said it before.
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap().to_string();
+    let served = place.run(&["serve", "-c", "own.toml", "--metrics", &taken]);
+    let log = stderr(&served);
+    assert_eq!(log.matches(warning).count(), 1, "{log}");
+    assert!(log.lines().any(|line| line.contains(" WARN ") && line.contains(warning)), "{log}");
+}
+
+#[test]
 fn a_process_for_each_connection_needs_a_program() {
     for arguments in [&["serve", "--per-connection"][..], &["check", "--per-connection", "--"]] {
         let output = Place::new().run(arguments);

@@ -129,13 +129,34 @@ impl Program {
         setup: &Setup,
         count_lines: impl Fn(u64) + Send + Sync + 'static,
     ) -> Result<Self, ProgramError> {
+        Self::resolve_telling_all(listener, setup, count_lines)
+            .map_err(|mut faults| faults.remove(0))
+    }
+
+    /// Like [`Self::resolve`]; a refusal has everything that stands in the way, at least one thing.
+    pub(super) fn resolve_telling_all(
+        listener: &str,
+        setup: &Setup,
+        count_lines: impl Fn(u64) + Send + Sync + 'static,
+    ) -> Result<Self, Vec<ProgramError>> {
+        let mut faults = Vec::new();
         let environment = environment(&setup.environment);
-        let directory = directory(&setup.directory)?;
+        let directory = noted(directory(&setup.directory), &mut faults);
         let path = environment.iter().find(|(name, _)| name == "PATH");
         let path = path.map_or(OsStr::new(NO_PATH), |(_, value)| value.as_os_str());
         let name = setup.argv.first().map_or("", String::as_str);
-        let file = find(name, path, directory.as_deref().unwrap_or(Path::new(".")))?;
-        let (user, group) = user_and_group(&setup.user, &setup.group)?;
+        // Where it would be looked for may depend on the directory.
+        let file = directory.as_ref().and_then(|directory| {
+            let directory = directory.as_deref().unwrap_or(Path::new("."));
+            noted(find(name, path, directory), &mut faults)
+        });
+        let ids = user_and_group(&setup.user, &setup.group, &mut faults);
+        let limits = noted(limits(setup), &mut faults);
+        let (Some(directory), Some(file), Some((user, group)), Some(limits)) =
+            (directory, file, ids, limits)
+        else {
+            return Err(faults);
+        };
         Ok(Self {
             listener: listener.to_owned(),
             file,
@@ -147,7 +168,7 @@ impl Program {
             group,
             // Who has no right to change them runs as itself.
             drops_groups: user.or(group).is_some() && may(CapabilitySet::SETGID),
-            limits: limits(setup)?,
+            limits,
             count_lines: Arc::new(count_lines),
         })
     }
@@ -266,41 +287,67 @@ fn interpreter(file: &Path) -> Option<PathBuf> {
     Some(Path::new(OsStr::from_bytes(named)).to_owned())
 }
 
-fn user_and_group(user: &str, group: &str) -> Result<(Option<u32>, Option<u32>), ProgramError> {
-    let fault = |kind, name: &str, problem: String| ProgramError::Account {
-        kind,
-        name: name.to_owned(),
-        problem,
-    };
-    let unknown = || "is unknown on this host".to_owned();
-    let mut of_user = None;
-    let mut id = None;
-    if !user.is_empty() {
-        let found = accounts::user(user).map_err(|error| fault("user", user, error.to_string()))?;
-        let found = found.ok_or_else(|| fault("user", user, unknown()))?;
-        if found.group.is_none() && group.is_empty() {
-            let problem = "has no account on this host, and so no group: name one";
-            return Err(fault("user", user, problem.to_owned()));
-        }
-        (id, of_user) = (Some(found.id), found.group);
+/// What could be had; else its fault is noted.
+fn noted<T>(result: Result<T, ProgramError>, faults: &mut Vec<ProgramError>) -> Option<T> {
+    result.map_err(|fault| faults.push(fault)).ok()
+}
+
+fn no_account(kind: &'static str, name: &str, problem: impl Into<String>) -> ProgramError {
+    ProgramError::Account { kind, name: name.to_owned(), problem: problem.into() }
+}
+
+const UNKNOWN: &str = "is unknown on this host";
+
+type Ids = (Option<u32>, Option<u32>);
+
+fn user_and_group(user: &str, group: &str, faults: &mut Vec<ProgramError>) -> Option<Ids> {
+    let found = noted(known_user(user, group), faults);
+    let group_id = noted(known_group(group), faults);
+    let (found, group_id) = (found?, group_id?);
+    let id = found.as_ref().map(|user| user.id);
+    let group_id = group_id.or(found.and_then(|user| user.group));
+    noted(may_become(user, id, group, group_id), faults).map(|()| (id, group_id))
+}
+
+fn known_user(user: &str, group: &str) -> Result<Option<accounts::User>, ProgramError> {
+    if user.is_empty() {
+        return Ok(None);
     }
-    let group_id = if group.is_empty() {
-        of_user
-    } else {
-        let found =
-            accounts::group_id(group).map_err(|error| fault("group", group, error.to_string()))?;
-        Some(found.ok_or_else(|| fault("group", group, unknown()))?)
-    };
+    let found =
+        accounts::user(user).map_err(|error| no_account("user", user, error.to_string()))?;
+    let found = found.ok_or_else(|| no_account("user", user, UNKNOWN))?;
+    if found.group.is_none() && group.is_empty() {
+        let problem = "has no account on this host, and so no group: name one";
+        return Err(no_account("user", user, problem));
+    }
+    Ok(Some(found))
+}
+
+fn known_group(group: &str) -> Result<Option<u32>, ProgramError> {
+    if group.is_empty() {
+        return Ok(None);
+    }
+    let found =
+        accounts::group_id(group).map_err(|error| no_account("group", group, error.to_string()))?;
+    found.map(Some).ok_or_else(|| no_account("group", group, UNKNOWN))
+}
+
+fn may_become(
+    user: &str,
+    id: Option<u32>,
+    group: &str,
+    group_id: Option<u32>,
+) -> Result<(), ProgramError> {
     if id.is_some_and(|id| id != geteuid().as_raw()) && !may(CapabilitySet::SETUID) {
         let problem = "needs a talkback that runs as root (or with CAP_SETUID)";
-        return Err(fault("user", user, problem.to_owned()));
+        return Err(no_account("user", user, problem));
     }
     if group_id.is_some_and(|id| id != getegid().as_raw()) && !may(CapabilitySet::SETGID) {
         let (kind, name) = if group.is_empty() { ("user", user) } else { ("group", group) };
         let problem = "needs a talkback that runs as root (or with CAP_SETGID)";
-        return Err(fault(kind, name, problem.to_owned()));
+        return Err(no_account(kind, name, problem));
     }
-    Ok((id, group_id))
+    Ok(())
 }
 
 /// Whether this process has that right; root in a container may lack it.

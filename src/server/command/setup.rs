@@ -52,10 +52,10 @@ pub fn program_faults(config: &Config) -> Vec<(String, ProgramError)> {
     let mut faults = Vec::new();
     for (index, listener) in config.listeners.iter().enumerate() {
         let Some(command) = &listener.command else { continue };
-        let resolved = Program::resolve(&listener.name, &Setup::of(command), |_| ());
-        if let Err(error) = resolved {
-            faults.push((format!("listener[{index}].command.{}", error.key()), error));
-        }
+        let resolved = Program::resolve_telling_all(&listener.name, &Setup::of(command), |_| ());
+        let key = |error: &ProgramError| format!("listener[{index}].command.{}", error.key());
+        let errors = resolved.err().unwrap_or_default();
+        faults.extend(errors.into_iter().map(|error| (key(&error), error)));
     }
     faults
 }
