@@ -138,8 +138,14 @@ fn has_line_feed(hir: &Hir) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
+    use crate::responder::rules::Rules;
     use crate::wire::InvalidUtf8::{Close, Replace};
+    use crate::wire::{Framer, Framing, Protocol, Step};
 
     const HEARING: Hearing<'_> =
         Hearing { exit_word: "exit", max_message_bytes: 8, invalid_utf8: Close };
@@ -238,5 +244,64 @@ mod tests {
         check(HEARING, equals(&replaced), false, "it takes 24 bytes");
         check(Hearing { invalid_utf8: Replace, ..HEARING }, equals(&replaced), false, "");
         check(Hearing { invalid_utf8: Replace, ..HEARING }, matches(&replaced), false, "");
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        let characters = ['a', 'A', '\r', '\n', 'k', '\u{212A}', '\u{FFFD}', 'é'];
+        vec(select(characters.to_vec()), 1..5).prop_map(String::from_iter)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 2000,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn no_line_fits_a_rule_that_is_refused(
+            written in text(),
+            kind in 0..4,
+            ignore_case: bool,
+            max_message_bytes in 1..9_usize,
+            invalid_utf8 in select(&[Close, Replace][..]),
+            line in vec(select(b"aAk\r\xC3\xA9\xE2\x84\xAA\xFF".to_vec()), 0..10),
+            exit_word in select(&["a", "aA", "\u{FFFD}", "k"][..]),
+            is_exit: bool,
+            same: bool,
+        ) {
+            let matcher = match kind {
+                0 => equals(&written),
+                1 => Matcher::Prefix(written.clone()),
+                2 => Matcher::Contains(written.clone()),
+                _ => matches(&format!("^{}", regex_syntax::escape(&written))),
+            };
+            let rule = Rule { matcher, ignore_case, ..Rule::default() };
+            let book = RuleBook { rules: vec![rule], ..RuleBook::default() };
+            let may_be_one = !written.contains(['\r', '\n']);
+            let exit_word = if is_exit && may_be_one { &written } else { exit_word };
+            let hearing = Hearing { exit_word, max_message_bytes, invalid_utf8 };
+            if hearing.unheard(&book).is_empty() {
+                return Ok(());
+            }
+            let rules = Rules::compile(&book).unwrap();
+            let protocol = Protocol {
+                framing: Framing::Line,
+                invalid_utf8,
+                exit_word: exit_word.as_bytes().into(),
+                max_message_bytes,
+            };
+            let said = if same { written.clone().into_bytes() } else { line };
+            for end in ["\n", "\r\n", ""] {
+                let bytes = [&said, end.as_bytes()].concat();
+                let (mut framer, mut at) = (Framer::new(Framing::Line), 0);
+                while let Step::Message(message) = framer.next(&protocol, &bytes, &mut at) {
+                    prop_assert!(!rules.lookup.fits(0, &message.text), "{:?}", message.text);
+                }
+                if let Step::Message(message) = framer.finish(&protocol) {
+                    prop_assert!(!rules.lookup.fits(0, &message.text), "{:?}", message.text);
+                }
+            }
+        }
     }
 }
