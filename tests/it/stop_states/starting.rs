@@ -1,6 +1,7 @@
 //! Signals while the server starts, at many moments between its first instruction and `ready`: it
 //! ends by itself, and leaves neither a socket nor a lock.
 
+use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
@@ -40,8 +41,10 @@ fn usual_start() -> Duration {
 /// Sends the signals at that time after the start has begun, and waits for the end.
 #[track_caller]
 fn interrupt(config: &str, at: Duration, signals: &[Signal]) -> (Server, ExitStatus) {
+    let mut server = Server::spawn(config, with_ordinary_signals);
+    let name = format!("/proc/{}/comm", server.pid());
+    eventually("it is itself", || fs::read_to_string(&name).is_ok_and(|name| name == "talkback\n"));
     let began = Instant::now();
-    let mut server = Server::spawn(config, |command| command);
     while began.elapsed() < at {
         std::hint::spin_loop();
     }
@@ -109,14 +112,22 @@ fn a_second_signal_while_the_server_starts_leaves_nothing_either() {
 /// The kernel is slow to return from each change of what a signal does, so that signals come between
 /// that and what the program makes of it.
 fn with_slow_handlers(command: &mut Command) -> &mut Command {
+    // -D: the server is our own child, and strace is not.
+    let trace = ["strace", "-D", "-qq", "-o", "/dev/null", "-e", "trace=rt_sigaction"];
+    run_by(command, &[&trace[..], &["-e", "inject=rt_sigaction:delay_exit=100000"]].concat())
+}
+
+/// Who runs the tests may ignore SIGINT, as a shell has what runs in the background do.
+fn with_ordinary_signals(command: &mut Command) -> &mut Command {
+    run_by(command, &["env", "--default-signal"])
+}
+
+fn run_by<'c>(command: &'c mut Command, runner: &[&str]) -> &'c mut Command {
     let program = command.get_program().to_owned();
     let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
     let dir = command.get_current_dir().unwrap().to_owned();
-    *command = Command::new("strace");
-    // -D: the server is our own child, and strace is not.
-    command.args(["-D", "-qq", "-o", "/dev/null", "-e", "trace=rt_sigaction"]);
-    command.args(["-e", "inject=rt_sigaction:delay_exit=100000"]);
-    command.arg(program).args(arguments).current_dir(dir);
+    *command = Command::new(runner[0]);
+    command.args(&runner[1..]).arg(program).args(arguments).current_dir(dir);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped())
 }
 
