@@ -3,13 +3,13 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::io::{Read, Write};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
-use crate::harness::{Client, Server, eventually, get};
+use crate::harness::{Client, Server, eventually, get, run_by};
 use crate::refused::check_refused_by;
 
 /// Lowers the server's soft limit, or gives it back what it began with.
@@ -170,13 +170,7 @@ fn at_the_limit_newcomers_that_are_all_served_are_not_said_to_be_turned_away() {
 
 /// Starts the same program from a shell that sets a limit first.
 fn from_shell<'c>(command: &'c mut Command, limit: &str) -> &'c mut Command {
-    let program = command.get_program().to_owned();
-    let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
-    let dir = command.get_current_dir().unwrap().to_owned();
-    *command = Command::new("sh");
-    command.arg("-c").arg(format!("{limit} && exec \"$@\"")).arg("sh").arg(program).args(arguments);
-    command.current_dir(dir);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped())
+    run_by(command, &["sh", "-c", &format!("{limit} && exec \"$@\""), "sh"])
 }
 
 fn with_400_descriptors(command: &mut Command) -> &mut Command {

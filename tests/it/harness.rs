@@ -232,6 +232,16 @@ impl Server {
     }
 }
 
+/// Has these words run the server, behind them its own.
+pub fn run_by<'c>(command: &'c mut Command, words: &[&str]) -> &'c mut Command {
+    let program = command.get_program().to_owned();
+    let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+    let dir = command.get_current_dir().unwrap().to_owned();
+    *command = Command::new(words[0]);
+    command.args(&words[1..]).arg(program).args(arguments).current_dir(dir);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped())
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         // Either fails where the process has ended, which is what is wanted.

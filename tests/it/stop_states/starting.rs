@@ -4,13 +4,13 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use super::check_no_file;
-use crate::harness::{Server, eventually};
+use crate::harness::{Server, eventually, run_by};
 
 /// Starts that are interrupted, spread over the time that one takes and a fifth more.
 const STARTS: u32 = 50;
@@ -120,15 +120,6 @@ fn with_slow_handlers(command: &mut Command) -> &mut Command {
 /// Who runs the tests may ignore SIGINT, as a shell has what runs in the background do.
 fn with_ordinary_signals(command: &mut Command) -> &mut Command {
     run_by(command, &["env", "--default-signal"])
-}
-
-fn run_by<'c>(command: &'c mut Command, runner: &[&str]) -> &'c mut Command {
-    let program = command.get_program().to_owned();
-    let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
-    let dir = command.get_current_dir().unwrap().to_owned();
-    *command = Command::new(runner[0]);
-    command.args(&runner[1..]).arg(program).args(arguments).current_dir(dir);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped())
 }
 
 #[test]
