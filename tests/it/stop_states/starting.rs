@@ -109,8 +109,8 @@ fn a_second_signal_while_the_server_starts_leaves_nothing_either() {
     assert!(forced > 0, "all came before the handlers");
 }
 
-/// The kernel is slow to return from each change of what a signal does, so that signals come between
-/// that and what the program makes of it.
+/// The kernel is slow to return from each change of what a signal does, so that signals come
+/// between that and what the program makes of it.
 fn with_slow_handlers(command: &mut Command) -> &mut Command {
     // -D: the server is our own child, and strace is not.
     let trace = ["strace", "-D", "-qq", "-o", "/dev/null", "-e", "trace=rt_sigaction"];
