@@ -81,7 +81,8 @@ def cpus():
 def build_c():
     need("gcc", "gcc libc6-dev")
     BUILT.mkdir(parents=True, exist_ok=True)
-    sources = ("load.c", "company.c", "endings.c", "peers/epoll_echo.c", "peers/pipe.c")
+    peers = ("peers/epoll_echo.c", "peers/epoll_pool.c", "peers/pipe.c")
+    sources = ("load.c", "company.c", "endings.c", *peers)
     for source in (BENCHES / name for name in sources):
         program = BUILT / source.stem
         command = ["gcc", "-std=c11", "-O2", "-Wall", "-Wextra", "-pthread", "-o", program, source]
