@@ -297,6 +297,7 @@ impl Connection {
                     Received::Bytes(chunk) => self.answer_chunk(&buffer[chunk], turn, &mut budget),
                     Received::EndOfInput => self.answer_end(turn, &mut budget),
                     Received::WouldBlock => return Some(Outcome::Waiting),
+                    Received::StopDue if self.has_said_all() => self.answer_end(turn, &mut budget),
                     Received::StopDue => match self.ask_to_leave(turn) {
                         Some(stop) => stop,
                         None => return self.stop_reading(CloseReason::Shutdown),
@@ -334,6 +335,8 @@ impl Connection {
 
     /// A stop is under way, and what waits for an answer was received since: that was the last
     /// receive. A client that sends on with each reply would else never come to its end.
+    #[cold]
+    #[inline(never)]
     fn note_last_receive(&mut self) {
         if let Some(left) = &mut self.last_receive
             && (*left as usize) < self.conversation.receive_bytes

@@ -53,7 +53,7 @@ impl Connection {
         budget: &mut Budget,
     ) -> Received {
         if self.last_receive == Some(0) {
-            return self.look_for_end();
+            return Received::StopDue;
         }
         if !self.readiness.readable {
             return self.nothing_there();
@@ -91,15 +91,14 @@ impl Connection {
         }
     }
 
-    /// Nothing is received any more, but a client that has ended its side has its own reason.
+    /// Whether a client from whom nothing is received any more has ended its side: it has a reason
+    /// of its own.
     #[cold]
-    fn look_for_end(&mut self) -> Received {
+    pub(super) fn has_said_all(&mut self) -> bool {
         let peeked = recv(&self.socket, &mut [0; 1][..], RecvFlags::PEEK);
-        if !self.is_finished && matches!(peeked, Ok((0, _))) {
-            self.has_input_ended = true;
-            return Received::EndOfInput;
-        }
-        Received::StopDue
+        let has_ended = !self.is_finished && matches!(peeked, Ok((0, _)));
+        self.has_input_ended |= has_ended;
+        has_ended
     }
 
     fn nothing_there(&self) -> Received {
