@@ -49,6 +49,8 @@ static void start(char **words, int *input, int *output)
         fail("fork");
     if (program == 0) {
         prctl(PR_SET_PDEATHSIG, SIGTERM);
+        // As talkback's have it: the scheduler may treat each session as one of equal rights.
+        setsid();
         dup2(in[0], 0);
         dup2(out[1], 1);
         execvp(words[0], words);

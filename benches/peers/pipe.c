@@ -66,6 +66,8 @@ int main(int argc, char **argv)
     if (program < 0)
         fail("fork");
     if (program == 0) {
+        // As talkback's have it: the scheduler may treat each session as one of equal rights.
+        setsid();
         dup2(input[0], 0);
         dup2(output[1], 1);
         execvp(argv[3], argv + 3);
