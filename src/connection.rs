@@ -25,7 +25,7 @@ use send::Pending;
 use times::Times;
 
 pub(crate) use ask::Cause;
-pub(crate) use close::{Ending, Expiry, Totals};
+pub(crate) use close::{Ending, Expiry, Totals, earlier};
 pub(crate) use send::Outgoing;
 pub(crate) use snapshot::Snapshot;
 #[cfg(test)]

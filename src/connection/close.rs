@@ -289,7 +289,9 @@ fn ended(reason: CloseReason) -> Outcome {
     Outcome::Ended(Ending { reason, is_reset: false })
 }
 
-fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+/// The earlier of two times, if there is one.
+#[inline]
+pub(crate) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),

@@ -20,8 +20,9 @@ use super::outbox::Outbox;
 use super::pool::Key;
 use super::proof::Proof;
 use super::relays::{Output, RelayPlan, Relays};
-use super::shared::{Desk, Plan, SharedProgram, sooner};
+use super::shared::{Desk, Plan, SharedProgram};
 use super::tokens::{BELL, FIRST_TOKEN, Tokens};
+use crate::connection::earlier;
 use crate::metrics::CommandRecorders;
 use crate::responder::Mailbox;
 
@@ -143,7 +144,7 @@ impl Home {
     /// When to call [`Home::tick`].
     pub(in crate::server) fn wake(&self) -> Option<Instant> {
         let programs = self.programs.iter().map(SharedProgram::wake);
-        programs.fold(self.relays.wake(), sooner)
+        programs.fold(self.relays.wake(), earlier)
     }
 
     pub(in crate::server) fn begin(&mut self, now: Instant) {

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use tracing::{info, warn};
 
 use crate::client_text::ClientText;
+use crate::connection::earlier;
 use crate::metrics::names::{ProcessEnd, ProcessState};
 use crate::metrics::{CommandInstruments, CommandRecorders, ProcessGauge};
 use crate::responder::{Late, Ticket};
@@ -144,7 +145,7 @@ impl SharedProgram {
     /// When to call [`SharedProgram::tick`].
     pub(super) fn wake(&self) -> Option<Instant> {
         let proof = self.proof.as_ref().and_then(Proof::until);
-        sooner(sooner(self.pool.wake(), self.offer_at), proof)
+        earlier(earlier(self.pool.wake(), self.offer_at), proof)
     }
 
     /// Starts the first processes, and shows that the program answers.
@@ -447,15 +448,6 @@ impl SharedProgram {
 fn pool(limits: &Limits, proof: &Proof, first: u64) -> Pool<Asker> {
     let reply_timeout = limits.reply_timeout.filter(|_| !proof.is_asking());
     Pool::new(Limits { reply_timeout, ..limits.clone() }, first, Asker::is_gone)
-}
-
-/// The earlier of two times at which there may be something to do.
-#[inline]
-pub(super) fn sooner(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
-    }
 }
 
 /// What has come of a line from the first process.
