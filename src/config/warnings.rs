@@ -21,8 +21,8 @@ const DESCRIPTORS_A_WORKER: u64 = 3;
 const DESCRIPTORS_A_LISTENER: u64 = 3;
 /// Standard input, output and error, and what tells of its end.
 const DESCRIPTORS_A_PROCESS: u64 = 4;
-/// Where there are programs: a bell, and one more handle of its readiness set.
-const DESCRIPTORS_OF_A_HOME: u64 = 2;
+/// Where there are programs: one more handle of its readiness set.
+const DESCRIPTORS_OF_A_HOME: u64 = 1;
 /// Where there are programs: the keeper's own, and what a start needs while it is under way.
 const DESCRIPTORS_OF_THE_KEEPER: u64 = 16;
 
@@ -352,13 +352,13 @@ mod tests {
             config.limits.max_connections = Some(100);
             config.listeners[0].command = Some(command(CommandMode::Shared));
         });
-        assert_eq!(config.descriptors_needed(8), 100 + 4 * 32 + 5 * 8 + 3 + 4 * 14 + 16 + 32);
+        assert_eq!(config.descriptors_needed(8), 100 + 4 * 32 + 4 * 8 + 3 + 4 * 14 + 16 + 32);
         let sum = config.descriptors_sum(8);
-        let shared = "+ 3 × 1 listeners + 4 × 14 processes + 16 to start them + 32 = 375";
+        let shared = "+ 3 × 1 listeners + 4 × 14 processes + 16 to start them + 32 = 367";
         assert!(sum.ends_with(shared), "{sum}");
 
         config.listeners[0].command = Some(command(CommandMode::PerConnection));
-        let needed = 5 * 100 + 4 * 32 + 5 * 8 + 3 + 16 + 32;
+        let needed = 5 * 100 + 4 * 32 + 4 * 8 + 3 + 16 + 32;
         assert_eq!(config.descriptors_needed(8), needed);
         let sum = config.descriptors_sum(8);
         assert!(sum.starts_with("5 × 100 connections with a process each + 4 × 32"), "{sum}");

@@ -235,10 +235,10 @@ impl Connection {
     }
 
     /// The responder has ended, whatever it still owed. A turn must follow.
-    pub(crate) fn end_by_responder(&mut self) {
+    pub(crate) fn end_by_responder(&mut self, reason: CloseReason) {
         if self.phase == Phase::Reading {
             self.awaited = None;
-            self.stop_reading(CloseReason::ResponderClosed);
+            self.stop_reading(reason);
         }
     }
 

@@ -3,6 +3,7 @@
 //! process answers never comes here.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
@@ -31,20 +32,23 @@ pub struct CommandRecorders {
     reply: Recorder,
 }
 
-/// A process in the gauge of processes, in one state at a time, for as long as this value lives.
+/// A process in the gauge of processes, in one state at a time, until it leaves.
 #[derive(Debug)]
 pub struct ProcessGauge {
     instruments: Arc<CommandInstruments>,
-    state: ProcessState,
+    /// As a number, or [`GONE`].
+    state: AtomicUsize,
 }
+
+const GONE: usize = usize::MAX;
 
 impl CommandInstruments {
     /// One more process, which is being started.
     #[must_use]
     pub fn process(self: &Arc<Self>) -> ProcessGauge {
-        let state = ProcessState::Starting;
-        self.processes[state as usize].inc();
-        ProcessGauge { instruments: self.clone(), state }
+        let state = ProcessState::Starting as usize;
+        self.processes[state].inc();
+        ProcessGauge { instruments: self.clone(), state: state.into() }
     }
 
     /// Counts a process that has started.
@@ -107,13 +111,21 @@ impl CommandRecorders {
 }
 
 impl ProcessGauge {
-    /// The process is in this state now.
-    pub fn enter(&mut self, state: ProcessState) {
-        if state != self.state {
-            // Up first, so that a scrape in between does not miss a process.
-            self.instruments.processes[state as usize].inc();
-            self.instruments.processes[self.state as usize].dec();
-            self.state = state;
+    /// The process is in this state now, unless it has left.
+    pub fn enter(&self, state: ProcessState) {
+        let state = state as usize;
+        // Up first, so that a scrape in between does not miss a process.
+        self.instruments.processes[state].inc();
+        let change = |before| (before != GONE).then_some(state);
+        let before = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
+        self.instruments.processes[before.unwrap_or(state)].dec();
+    }
+
+    /// The process is gone, for good.
+    pub fn leave(&self) {
+        let before = self.state.swap(GONE, Ordering::AcqRel);
+        if before != GONE {
+            self.instruments.processes[before].dec();
         }
     }
 
@@ -126,7 +138,7 @@ impl ProcessGauge {
 
 impl Drop for ProcessGauge {
     fn drop(&mut self) {
-        self.instruments.processes[self.state as usize].dec();
+        self.leave();
     }
 }
 
@@ -249,13 +261,12 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_in_one_state_until_nobody_holds_it() {
+    fn a_process_is_in_one_state_until_it_leaves_or_nobody_holds_it() {
         let instruments = instruments();
         let command = instruments.command(0);
         let in_state = |state: ProcessState| command.processes[state as usize].get();
         let all = || ProcessState::ALL.iter().map(|state| in_state(*state)).collect::<Vec<_>>();
-        let mut one = command.process();
-        let other = command.process();
+        let (one, other) = (command.process(), command.process());
         assert_eq!(all(), [2, 0, 0, 0]);
         one.enter(ProcessState::Busy);
         one.enter(ProcessState::Busy);
@@ -263,6 +274,9 @@ mod tests {
         one.enter(ProcessState::Ending);
         drop(other);
         assert_eq!(all(), [0, 0, 0, 1]);
+        one.leave();
+        assert_eq!(all(), [0, 0, 0, 0]);
+        one.enter(ProcessState::Busy);
         drop(one);
         assert_eq!(all(), [0, 0, 0, 0]);
     }

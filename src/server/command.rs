@@ -7,6 +7,7 @@ mod conduit;
 mod home;
 mod inquiries;
 mod keeper;
+mod life;
 mod members;
 mod news;
 mod order;

@@ -200,7 +200,7 @@ impl Worker {
                 self.take_arrivals();
             }
             if self.home.is_some() {
-                self.serve_programs();
+                self.serve_programs(is_called);
             }
             self.take_due(began);
             self.take_drain();

@@ -1,27 +1,27 @@
 //! The programs that live with one worker: their pipes are in its own epoll set, apart from its
-//! connections, and what the keeper tells of their processes comes by a bell of its own.
+//! connections.
 
 use std::io;
-use std::os::fd::AsRawFd;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crossbeam_channel::Receiver;
+use mio::Registry;
 use mio::event::Event;
-use mio::unix::SourceFd;
-use mio::{Interest, Registry};
 use slab::Slab;
 
+use super::conduit::Notes;
 use super::inquiries::Inquiries;
 use super::keeper::Keeper;
-use super::news::{News, Newsroom, Reporter, newsroom};
-use super::order::{SpawnError, Started};
+use super::news::{News, Reporter, Started};
+use super::order::SpawnError;
 use super::outbox::Outbox;
 use super::pool::Key;
 use super::proof::Proof;
 use super::relays::{Output, RelayPlan, Relays};
 use super::shared::{Desk, Plan, SharedProgram};
-use super::tokens::{BELL, FIRST_TOKEN, Tokens};
+use super::tokens::{Pipe, Tokens};
 use crate::connection::earlier;
 use crate::metrics::CommandRecorders;
 use crate::responder::Mailbox;
@@ -34,7 +34,7 @@ const NEWS_A_TURN: usize = 128;
 
 pub(in crate::server) struct Home {
     registry: Registry,
-    newsroom: Newsroom,
+    news: Receiver<News>,
     reporter: Reporter,
     programs: Vec<SharedProgram>,
     /// By the number in their tokens, whose pipes they are: of which program and process.
@@ -46,21 +46,19 @@ pub(in crate::server) struct Home {
 }
 
 impl Home {
-    /// A home without programs; `mailbox` is its worker's.
+    /// A home without programs; `mailbox` is its worker's, which `ring` makes look for news.
     ///
     /// # Errors
     /// If the system has no descriptor for it.
     pub(in crate::server) fn new(
         registry: &Registry,
         mailbox: Arc<dyn Mailbox>,
+        ring: impl Fn() + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let (newsroom, reporter) = newsroom()?;
-        let registry = registry.try_clone()?;
-        let bell = newsroom.bell.as_raw_fd();
-        registry.register(&mut SourceFd(&bell), BELL, Interest::READABLE)?;
+        let (reporter, news) = Reporter::new(ring);
         Ok(Self {
-            registry,
-            newsroom,
+            registry: registry.try_clone()?,
+            news,
             reporter,
             programs: Vec::new(),
             pipes: Slab::new(),
@@ -93,6 +91,16 @@ impl Home {
     pub(in crate::server) fn adopt_relays(&mut self, listener: usize, plan: RelayPlan) {
         self.buffer = vec![0; BUFFER_BYTES].into();
         self.relays.adopt(listener, plan);
+    }
+
+    /// Where the responders of connections that have a process each leave word.
+    pub(in crate::server) fn notes(&self) -> Notes {
+        self.relays.notes()
+    }
+
+    /// Reads what they have left.
+    pub(in crate::server) fn take_notes(&mut self, now: Instant) {
+        self.relays.take_notes(&self.registry, now);
     }
 
     /// What becomes of this worker's connections that have a process each.
@@ -169,16 +177,15 @@ impl Home {
 
     /// What epoll told of something that is no connection.
     pub(in crate::server) fn take_event(&mut self, event: &Event, now: Instant) {
-        if event.token() == BELL {
-            // Requests are given to who has started, and their time begins then.
-            return self.take_news(Instant::now());
-        }
-        let Some(number) = event.token().0.checked_sub(FIRST_TOKEN + 1) else { return };
-        let (kind, place) = (number % 4, number / 4);
-        match kind {
-            0 | 1 => self.take_pipe_event(place, kind == 1, event, now),
-            2 => self.relays.writable(place),
-            _ => self.relays.readable(place),
+        match Tokens::pipe(event.token()) {
+            Some(Pipe::Shared { place, is_output }) => {
+                self.take_pipe_event(place, is_output, event, now);
+            }
+            Some(Pipe::Relay { place, is_output: false }) => self.relays.writable(place),
+            Some(Pipe::Relay { place, is_output: true }) => {
+                self.relays.readable(place);
+            }
+            None => {}
         }
     }
 
@@ -194,21 +201,16 @@ impl Home {
         }
     }
 
-    fn take_news(&mut self, now: Instant) {
-        self.newsroom.silence();
+    /// What the keeper tells. There may be some whenever somebody has rung.
+    pub(in crate::server) fn take_news(&mut self) {
+        // Requests are given to who has started, and their time begins then.
+        let now = Instant::now();
         for _ in 0..NEWS_A_TURN {
-            let Ok(news) = self.newsroom.news.try_recv() else { return };
+            let Ok(news) = self.news.try_recv() else { return };
             match news {
                 News::Started(listener, key, result) => self.started(listener, key, result, now),
                 News::Ended(listener, key, status) => self.ended(listener, key, status, now),
-                News::RelayOrdered(conduit) => self.relays.ordered(conduit),
-                News::RelayStarted(conduit, result) => {
-                    self.relays.started(&conduit, result, &self.registry);
-                }
-                News::RelayBlocked(conduit) => self.relays.blocked(&conduit, &self.registry, now),
-                News::RelayFinishes(conduit) => self.relays.finishes(&conduit, now),
-                News::RelayOver(conduit) => self.relays.over(&conduit, now),
-                News::RelayEnded(conduit, status) => self.relays.ended(&conduit, status),
+                News::RelayEnded(conduit) => self.relays.ended(&conduit),
             }
         }
         // There may be more.

@@ -61,10 +61,10 @@ impl Keeper {
     /// Has a process started; the order is told of the outcome, at once where it is refused.
     pub(in crate::server) fn spawn(&self, order: Order) {
         let Shared { orders, waiting, max_waiting, .. } = &*self.shared;
-        if order.connection.is_some() && waiting.len() >= *max_waiting {
+        if order.is_connections && waiting.len() >= *max_waiting {
             return (order.started)(Err(SpawnError::Busy));
         }
-        let lane = if order.connection.is_some() { waiting } else { orders };
+        let lane = if order.is_connections { waiting } else { orders };
         match lane.send(order) {
             Ok(()) => self.wake(),
             Err(SendError(order)) => (order.started)(Err(SpawnError::Stopped)),

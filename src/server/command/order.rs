@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -12,6 +11,7 @@ use mio::{Token, Waker};
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use super::pipes::Ends;
 use super::program::Program;
 
 /// What the doorbell of the keeper rings. Processes have two tokens each, from 0 on.
@@ -38,26 +38,21 @@ pub(in crate::server) struct Order {
     pub(in crate::server) program: Arc<Program>,
     /// Added to the program's own.
     pub(in crate::server) environment: Vec<(String, String)>,
-    /// `None`: of a pool, which has a bound of its own and comes first.
-    pub(in crate::server) connection: Option<IsThere>,
-    pub(in crate::server) started: Box<dyn FnOnce(Result<Started, SpawnError>) + Send>,
+    /// Asked for when its turn has come.
+    pub(in crate::server) ends: TheirEnds,
+    /// Not of a pool, which has a bound of its own and comes first.
+    pub(in crate::server) is_connections: bool,
+    pub(in crate::server) started: Begun,
     pub(in crate::server) ended: Ended,
 }
 
-/// Whether the connection that a process is for is still there.
-pub(in crate::server) type IsThere = Box<dyn Fn() -> bool + Send>;
+/// The process's own ends of its standard input and output, which close after `started` was told;
+/// `None`: nobody wants it any more.
+pub(in crate::server) type TheirEnds = Box<dyn FnOnce() -> Option<Ends> + Send>;
+
+pub(in crate::server) type Begun = Box<dyn FnOnce(Result<ProcessId, SpawnError>) + Send>;
 
 pub(in crate::server) type Ended = Box<dyn FnOnce(ProcessId, ExitStatus) + Send>;
-
-/// A process that runs, and our ends of its pipes: non-blocking, close-on-exec.
-#[derive(Debug)]
-pub(in crate::server) struct Started {
-    pub(in crate::server) process: ProcessId,
-    /// Its standard input.
-    pub(in crate::server) input: OwnedFd,
-    /// Its standard output.
-    pub(in crate::server) output: OwnedFd,
-}
 
 /// Why there is no process.
 #[derive(Debug, thiserror::Error)]

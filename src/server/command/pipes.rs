@@ -2,10 +2,32 @@
 //! what it wrote.
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 
-use rustix::io::{Errno, ioctl_fionread, read, write, writev};
+use rustix::io::{Errno, ioctl_fionbio, ioctl_fionread, read, write, writev};
+
+/// One side's ends of the pipes to and from a process: those of its standard input and output.
+#[derive(Debug)]
+pub(in crate::server) struct Ends {
+    pub(in crate::server) input: OwnedFd,
+    pub(in crate::server) output: OwnedFd,
+}
+
+/// The pipes of a process: our ends, which never block, and its own, which do. All are
+/// close-on-exec.
+///
+/// # Errors
+/// If the system has no descriptors for them.
+pub(super) fn pipes() -> io::Result<(Ends, Ends)> {
+    let (their_input, input) = io::pipe()?;
+    let (output, their_output) = io::pipe()?;
+    let ours = Ends { input: input.into(), output: output.into() };
+    // Each end of a pipe has a mode of its own.
+    ioctl_fionbio(&ours.input, true)?;
+    ioctl_fionbio(&ours.output, true)?;
+    Ok((ours, Ends { input: their_input.into(), output: their_output.into() }))
+}
 
 /// What is written to a process. Nothing is lost but what it did not read before its end, or before
 /// it closed its input.
@@ -206,10 +228,8 @@ mod tests {
 
     #[test]
     fn what_nobody_has_read_of_a_pipe_is_known_after_the_reader_is_gone() {
-        let (reader, writer) = std::io::pipe().unwrap();
-        let (reader, writer) = (OwnedFd::from(reader), OwnedFd::from(writer));
-        rustix::io::ioctl_fionbio(&writer, true).unwrap();
-        let mut input = Input::new(writer);
+        let (ours, theirs) = pipes().unwrap();
+        let (reader, mut input) = (theirs.input, Input::new(ours.input));
         input.write(b"hello\n");
         input.write(&vec![b'x'; 100_000]);
         assert!(input.is_waiting());

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 
 use super::child::{Child, End, Phase};
 use super::members;
-use super::order::{Order, ProcessId, Shared, SpawnError, Started, WAKER};
+use super::order::{Order, ProcessId, Shared, SpawnError, WAKER};
 use super::orphans;
 use super::spawn::{self, Berths, Spawned};
 use super::standard_error::{Found, SHARE_BYTES};
@@ -171,23 +171,21 @@ impl Processes {
     }
 
     fn take(&mut self, order: Order) {
-        let Order { program, environment, connection, started, ended } = order;
+        let Order { program, environment, ends, is_connections, started, ended } = order;
+        let Some(ends) = ends() else { return started(Err(SpawnError::Unwanted)) };
         if self.shared.is_stopping.load(Ordering::SeqCst) {
             return started(Err(SpawnError::Stopped));
         }
-        if connection.as_ref().is_some_and(|is_there| !is_there()) {
-            return started(Err(SpawnError::Unwanted));
-        }
-        let spawned = match self.berths.spawn(&program, &environment) {
+        let spawned = match self.berths.spawn(&program, &environment, &ends) {
             Ok(spawned) => spawned,
             Err(error) => return started(Err(error)),
         };
-        let Spawned { pid, pidfd, input, output, standard_error } = spawned;
+        let Spawned { pid, pidfd, standard_error } = spawned;
         let id = ProcessId { number: self.next, pid: pid.as_raw_pid().cast_unsigned() };
         self.next += 1;
         debug!(listener = program.listener, pid = id.pid(), "process started");
-        let of_one = connection.is_some();
-        let mut child = Child::new(id, program, (pid, pidfd), standard_error, ended, of_one);
+        let mut child =
+            Child::new(id, program, (pid, pidfd), standard_error, ended, is_connections);
         let (end, said) = (Token(id.number * 2), said(id.number));
         if let Err(error) = child.register(self.poll.registry(), end, said) {
             spawn::discard(pid);
@@ -195,7 +193,7 @@ impl Processes {
         }
         self.shared.groups.insert(pid);
         self.children.insert(id.number, child);
-        started(Ok(Started { process: id, input, output }));
+        started(Ok(id));
     }
 
     fn take_ends(&mut self) {

@@ -2,23 +2,25 @@
 //! process's standard input. What the process writes comes by way of the worker, see `relays`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::ExitStatus;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use tracing::{info, warn};
 
 use crate::config::Address;
-use crate::metrics::CloseReason;
+use crate::metrics::CommandInstruments;
+use crate::metrics::names::{CommandRefusal, ProcessEnd};
 use crate::responder::{Answer, Client, Context, Reply, Responder, Ticket};
 
-use super::conduit::{Conduit, State};
+use super::conduit::{Conduit, Note, Notes};
 use super::keeper::Keeper;
+use super::life::Life;
 use super::news::{News, Reporter};
+use super::order::{Order, ProcessId, SpawnError};
+use super::pipes::pipes;
 use super::program::Program;
-
-/// How long a process may take to start, with all those that were ordered before it.
-pub(super) const START_TIMEOUT: Duration = Duration::from_secs(10);
+use super::status::{by_itself, is_ours};
 
 /// The first of those that no service has (RFC 6335).
 const NOBODYS_PORT: u16 = 49152;
@@ -27,9 +29,13 @@ const NOBODYS_PORT: u16 = 49152;
 pub(in crate::server) struct Exchange {
     /// The listener's place in the config.
     pub(in crate::server) listener: usize,
+    /// The listener's name.
+    pub(in crate::server) name: String,
     pub(in crate::server) program: Arc<Program>,
+    pub(in crate::server) instruments: Arc<CommandInstruments>,
     pub(in crate::server) keeper: Keeper,
     pub(in crate::server) reporter: Reporter,
+    pub(in crate::server) notes: Notes,
     /// What ends a message.
     pub(in crate::server) terminator: &'static str,
 }
@@ -41,35 +47,107 @@ pub(in crate::server) struct Relay {
     conduit: Option<Arc<Conduit>>,
 }
 
+impl Exchange {
+    /// Has a process started for that connection. Until it runs the pipe holds what it is written,
+    /// so that the worker need not be woken for its start; and if there is none, the pipe tells.
+    fn order(self: &Arc<Self>, conduit: &Arc<Conduit>, environment: Vec<(String, String)>) {
+        let waiting = conduit.clone();
+        let [first, last] = [(); 2].map(|()| (self.clone(), conduit.clone()));
+        self.keeper.spawn(Order {
+            program: self.program.clone(),
+            environment,
+            ends: Box::new(move || waiting.take_ends()),
+            is_connections: true,
+            started: Box::new(move |result| first.0.started(&first.1.life, result)),
+            ended: Box::new(move |process, status| {
+                let (exchange, conduit) = last;
+                exchange.ended(conduit, process, status);
+            }),
+        });
+    }
+
+    /// The process that was ordered runs, or does not.
+    fn started(&self, life: &Life, result: Result<ProcessId, SpawnError>) {
+        match result {
+            Ok(process) => {
+                self.instruments.started();
+                if life.start(process) {
+                    self.keeper.end(process);
+                }
+            }
+            Err(error) => {
+                life.fail();
+                if !matches!(error, SpawnError::Unwanted) {
+                    self.note_failure(&error, !life.is_told());
+                }
+            }
+        }
+    }
+
+    /// `is_awaited`: its connection has not been refused before.
+    fn note_failure(&self, error: &SpawnError, is_awaited: bool) {
+        self.instruments.start_failed();
+        if is_awaited {
+            self.instruments.refused(CommandRefusal::StartFailed);
+        }
+        warn!(listener = self.name, %error, "a process could not be started");
+    }
+
+    fn ended(&self, conduit: Arc<Conduit>, process: ProcessId, status: ExitStatus) {
+        let life = &conduit.life;
+        // At a stop also those are ended whom nobody has told yet.
+        let is_over = life.is_left() || life.is_told();
+        let reason = match by_itself(status) {
+            // One that crashes or succeeds meanwhile has still done so by itself. With a failure
+            // ends also who cleans up at SIGTERM, or minds a pipe that nobody reads.
+            ProcessEnd::Signalled if is_over && is_ours(status) => ProcessEnd::ConnectionClosed,
+            ProcessEnd::Failed if life.is_told() => ProcessEnd::ConnectionClosed,
+            reason => reason,
+        };
+        self.instruments.ended(reason);
+        if life.end() {
+            // Where the worker has ended, nobody waits for it any more.
+            self.reporter.tell(News::RelayEnded(conduit));
+        }
+        if matches!(reason, ProcessEnd::Failed | ProcessEnd::Signalled) {
+            // Its client may have had no word of why.
+            info!(listener = self.name, pid = process.pid(), %status, "a process ended");
+        }
+    }
+}
+
 impl Relay {
     pub(in crate::server) fn new(exchange: Arc<Exchange>, client: &Client<'_>) -> Self {
         let environment = tell_of(client.peer, client.local);
         Self { exchange, environment, conduit: None }
     }
 
-    fn tell(&self, news: impl FnOnce(Arc<Conduit>) -> News) {
+    fn tell(&self, note: impl FnOnce(Arc<Conduit>) -> Note) {
         if let Some(conduit) = &self.conduit {
-            // The worker is there: this is its thread.
-            let _ = self.exchange.reporter.tell(news(conduit.clone()));
+            self.exchange.notes.leave(note(conduit.clone()));
         }
     }
 }
 
 impl Responder for Relay {
     fn open(&mut self, _: &mut Reply<'_>, context: &mut Context<'_>) -> Answer {
-        let ticket = context.ticket();
         let exchange = &self.exchange;
-        let conduit = Arc::new(Conduit {
-            address: ticket.address(),
-            listener: exchange.listener,
-            state: Mutex::new(State { opening: Some(ticket), ..State::default() }),
-            is_gone: AtomicBool::new(false),
-        });
-        self.conduit = Some(conduit.clone());
-        self.tell(News::RelayOrdered);
-        let environment = std::mem::take(&mut self.environment);
-        exchange.reporter.order_relay(&exchange.keeper, conduit, &exchange.program, environment);
-        Answer::LaterWithin(START_TIMEOUT)
+        let pipes = match pipes() {
+            Ok(pipes) => pipes,
+            Err(error) => {
+                exchange.note_failure(&error.into(), true);
+                return Answer::Failed;
+            }
+        };
+        let ticket = context.ticket();
+        let life = Life::new(exchange.instruments.process());
+        let (conduit, output) = Conduit::new(ticket.address(), exchange.listener, life, pipes);
+        ticket.forgo();
+        let conduit = Arc::new(conduit);
+        exchange.order(&conduit, std::mem::take(&mut self.environment));
+        self.conduit = Some(conduit);
+        self.tell(|conduit| Note::Ordered(conduit, output));
+        Answer::Silence
     }
 
     fn respond(&mut self, text: &str, _: &mut Reply<'_>, context: &mut Context<'_>) -> Answer {
@@ -83,7 +161,7 @@ impl Responder for Relay {
         }
         state.blocked = Some(context.ticket());
         drop(state);
-        self.tell(News::RelayBlocked);
+        self.tell(Note::Blocked);
         // Bounded by the worker, which knows whether the process still reads or writes.
         Answer::LaterWithin(Duration::MAX)
     }
@@ -94,28 +172,25 @@ impl Responder for Relay {
         state.input = None;
         state.finishing = Some(context.ticket());
         drop(state);
-        self.tell(News::RelayFinishes);
+        self.tell(Note::Finishes);
         // Bounded by the worker, which knows whether the process still says something.
         Answer::LaterWithin(Duration::MAX)
     }
 
-    fn end(&mut self, reason: &str) {
+    fn end(&mut self, _: &str) {
         let Some(conduit) = &self.conduit else { return };
         let mut state = conduit.state.lock();
-        let has_timed_out = reason == CloseReason::ResponderTimeout.label();
-        state.is_late = state.opening.is_some() && has_timed_out;
-        state.is_over = true;
-        conduit.is_gone.store(true, Ordering::Relaxed);
         state.input = None;
-        let tickets = [state.opening.take(), state.blocked.take(), state.finishing.take()];
+        let tickets = [state.blocked.take(), state.finishing.take()];
         tickets.into_iter().flatten().for_each(Ticket::forgo);
         // One that ends by itself is let, for a while.
-        if let Some(process) = state.process.filter(|_| !state.has_said_all) {
-            state.is_told = true;
-            self.exchange.keeper.end(process);
-        }
+        let is_told = !state.has_said_all;
         drop(state);
-        self.tell(News::RelayOver);
+        match conduit.life.leave(is_told) {
+            Some(process) => self.exchange.keeper.end(process),
+            None => conduit.close_ends(),
+        }
+        self.tell(Note::Over);
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,20 +10,21 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use rustix::io::Errno;
 use slab::Slab;
-use tracing::{info, warn};
+use tracing::{error, warn};
 
-use crate::metrics::names::{CommandRefusal, ProcessEnd, ProcessState};
-use crate::metrics::{CommandInstruments, ProcessGauge};
+use crate::connection::earlier;
+use crate::metrics::names::CommandRefusal;
+use crate::metrics::{CloseReason, CommandInstruments};
 use crate::responder::{Late, Ticket};
 
-use super::conduit::Conduit;
+use super::conduit::{Conduit, Note, Notes};
 use super::keeper::Keeper;
-use super::order::{SpawnError, Started};
 use super::pipes::{Input, read_into};
 use super::pool::LAST_BREATH;
-use super::relay::START_TIMEOUT;
-use super::status::{by_itself, is_ours};
 use super::tokens::Tokens;
+
+/// How long a process may take to start, with all those that were ordered before it.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A listener whose connections have a process each.
 pub(in crate::server) struct RelayPlan {
@@ -43,19 +43,25 @@ pub(in crate::server) struct Relays {
     relays: Slab<RelayEnd>,
     /// By the slot of their connection.
     by_slot: BTreeMap<usize, usize>,
+    notes: Notes,
     /// Those with something to do.
     ready: VecDeque<usize>,
     /// Answers that take effect at once.
     answers: VecDeque<(Ticket, Late)>,
-    /// Not later than the first time at which one that is waited for is idle for too long.
+    /// Connections that end at once: slot, generation and why.
+    endings: VecDeque<(usize, u64, CloseReason)>,
+    /// Whose connection has ended, and who is to end by itself until then; the first ones first.
+    last_breaths: VecDeque<(Instant, Arc<Conduit>)>,
+    /// Not later than the first time at which one was not started in time, or that is waited for
+    /// is idle for too long, or has not ended by itself.
     wake: Option<Instant>,
 }
 
 /// The worker's end of a relay.
 struct RelayEnd {
     conduit: Arc<Conduit>,
-    /// `None` once the process has ended.
-    gauge: Option<ProcessGauge>,
+    /// When it is too late to start; `None` once that is settled.
+    starts_until: Option<Instant>,
     is_input_registered: bool,
     /// `None` once it has ended.
     output: Option<OwnedFd>,
@@ -63,9 +69,6 @@ struct RelayEnd {
     is_queued: bool,
     /// Its connection has no room for more output.
     is_held: bool,
-    has_ended: bool,
-    /// When it is ended, if it has not ended by itself.
-    ends_at: Option<Instant>,
     /// Its connection waits until it has read what it was written, or until it has said its last.
     /// Since then it has written nothing, nor was it seen to have read anything.
     idle_since: Option<Instant>,
@@ -84,14 +87,6 @@ pub(in crate::server) enum Output {
     End,
 }
 
-impl RelayEnd {
-    fn enter(&mut self, state: ProcessState) {
-        if let Some(gauge) = &mut self.gauge {
-            gauge.enter(state);
-        }
-    }
-}
-
 impl Relays {
     pub(super) fn adopt(&mut self, listener: usize, plan: RelayPlan) {
         self.plans.insert(listener, plan);
@@ -101,82 +96,80 @@ impl Relays {
         self.wake
     }
 
-    /// A process was ordered.
-    pub(super) fn ordered(&mut self, conduit: Arc<Conduit>) {
-        let Some(plan) = self.plans.get(&conduit.listener) else { return };
+    /// Where its connections' responders leave word.
+    pub(in crate::server) fn notes(&self) -> Notes {
+        self.notes.clone()
+    }
+
+    /// Whether they have left any.
+    fn has_notes(&self) -> bool {
+        !self.plans.is_empty() && !self.notes.is_empty()
+    }
+
+    /// Reads what they have left.
+    pub(super) fn take_notes(&mut self, registry: &Registry, now: Instant) {
+        if !self.has_notes() {
+            return;
+        }
+        while let Some(note) = self.notes.next() {
+            match note {
+                Note::Ordered(conduit, output) => self.ordered(&conduit, output, registry, now),
+                Note::Blocked(conduit) => self.blocked(&conduit, registry, now),
+                Note::Finishes(conduit) => self.finishes(&conduit, now),
+                Note::Over(conduit) => self.over(conduit, now),
+            }
+        }
+    }
+
+    fn ordered(
+        &mut self,
+        conduit: &Arc<Conduit>,
+        output: OwnedFd,
+        registry: &Registry,
+        now: Instant,
+    ) {
         let (slot, _) = conduit.connection();
+        let until = now + START_TIMEOUT;
+        let pipe = output.as_raw_fd();
         let place = self.relays.insert(RelayEnd {
-            gauge: Some(plan.instruments.process()),
             conduit: conduit.clone(),
+            starts_until: Some(until),
             is_input_registered: false,
-            output: None,
+            output: Some(output),
             is_readable: false,
             is_queued: false,
             is_held: false,
-            has_ended: false,
-            ends_at: None,
             idle_since: None,
             unread: 0,
         });
         conduit.state.lock().place = Some(place);
         self.by_slot.insert(slot, place);
-    }
-
-    /// The process that was ordered runs, or does not.
-    pub(super) fn started(
-        &mut self,
-        conduit: &Conduit,
-        result: Result<Started, SpawnError>,
-        registry: &Registry,
-    ) {
-        let Some(place) = conduit.place() else { return };
-        let plan = &self.plans[&conduit.listener];
-        let Started { process, input, output } = match result {
-            Ok(started) => started,
-            Err(SpawnError::Unwanted) => return self.remove(place),
-            Err(error) => {
-                warn!(listener = plan.name, %error, "a process could not be started");
-                plan.instruments.start_failed();
-                plan.instruments.refused(CommandRefusal::StartFailed);
-                let opening = conduit.state.lock().opening.take();
-                self.answers.extend(opening.map(|ticket| (ticket, Late::Failed)));
-                return self.remove(place);
-            }
-        };
-        plan.instruments.started();
-        let relay = &mut self.relays[place];
-        let mut state = conduit.state.lock();
-        state.process = Some(process);
-        if state.is_over {
-            state.is_told = true;
-            return plan.keeper.end(process);
+        self.wake_at(until);
+        let token = Tokens::of_relay(place).output;
+        if let Err(error) = registry.register(&mut SourceFd(&pipe), token, Interest::READABLE) {
+            error!(%error, "epoll_ctl failed");
+            self.fail(place, Late::Failed, CloseReason::ResponderError);
         }
-        relay.enter(ProcessState::Busy);
-        state.input = Some(Input::new(input));
-        let (pipe, token) = (output.as_raw_fd(), Tokens::of_relay(place).output);
-        let registered = registry.register(&mut SourceFd(&pipe), token, Interest::READABLE);
-        let late = if registered.is_ok() { Late::Silence } else { Late::Failed };
-        self.answers.extend(state.opening.take().map(|ticket| (ticket, late)));
-        relay.output = Some(output);
     }
 
     /// The process takes less than it is written: the pipe's room is waited for.
-    pub(super) fn blocked(&mut self, conduit: &Conduit, registry: &Registry, now: Instant) {
+    fn blocked(&mut self, conduit: &Conduit, registry: &Registry, now: Instant) {
         let Some(place) = conduit.place() else { return };
         let Some(relay) = self.relays.get_mut(place) else { return };
         let state = conduit.state.lock();
         let Some(input) = state.input.as_ref().filter(|_| state.blocked.is_some()) else { return };
         relay.unread = input.unread();
-        let plan = &self.plans[&conduit.listener];
-        relay.wait_for(now, plan, &mut self.wake);
-        if relay.is_input_registered {
-            return;
+        relay.idle_since = Some(now);
+        if !relay.is_input_registered {
+            let tokens = Tokens::of_relay(place);
+            let pipe = input.pipe().as_raw_fd();
+            let registered =
+                registry.register(&mut SourceFd(&pipe), tokens.input, Interest::WRITABLE);
+            // Where the kernel refuses, the wait ends as if the process were stuck.
+            relay.is_input_registered = registered.is_ok();
         }
-        let tokens = Tokens::of_relay(place);
-        let pipe = input.pipe().as_raw_fd();
-        let registered = registry.register(&mut SourceFd(&pipe), tokens.input, Interest::WRITABLE);
-        // Where the kernel refuses, the wait ends as if the process were stuck.
-        relay.is_input_registered = registered.is_ok();
+        drop(state);
+        self.wake_at(now + self.plans[&conduit.listener].reply_timeout);
     }
 
     /// The process may take more.
@@ -202,73 +195,34 @@ impl Relays {
     }
 
     /// The client says no more: the process may say its last.
-    pub(super) fn finishes(&mut self, conduit: &Conduit, now: Instant) {
+    fn finishes(&mut self, conduit: &Conduit, now: Instant) {
         let Some(place) = conduit.place() else { return };
-        let plan = &self.plans[&conduit.listener];
         let Some(relay) = self.relays.get_mut(place) else { return };
         relay.unread = 0;
-        relay.wait_for(now, plan, &mut self.wake);
-        // It may have ended before.
-        self.queue(place);
+        relay.idle_since = Some(now);
+        if relay.output.is_none() {
+            // It has said its last before.
+            self.queue(place);
+        }
+        self.wake_at(now + self.plans[&conduit.listener].reply_timeout);
     }
 
     /// The connection has ended.
-    pub(super) fn over(&mut self, conduit: &Conduit, now: Instant) {
+    fn over(&mut self, conduit: Arc<Conduit>, now: Instant) {
         let Some(place) = conduit.place() else { return };
-        let Some(relay) = self.relays.get_mut(place) else { return };
-        relay.output = None;
-        relay.enter(ProcessState::Ending);
-        let (slot, _) = conduit.connection();
-        if self.by_slot.get(&slot) == Some(&place) {
-            self.by_slot.remove(&slot);
-        }
-        relay.idle_since = None;
-        let (is_late, has_said_all) = {
-            let state = conduit.state.lock();
-            (state.is_late, state.has_said_all)
-        };
-        if is_late {
-            let plan = &self.plans[&conduit.listener];
-            let (listener, seconds) = (&plan.name, START_TIMEOUT.as_secs());
-            warn!(listener, seconds, "a process was not started in time");
-            plan.instruments.refused(CommandRefusal::StartFailed);
-        }
-        if relay.has_ended {
-            self.remove(place);
-        } else if has_said_all {
+        self.remove(place);
+        self.forget_ended();
+        if conduit.state.lock().has_said_all && !conduit.life.has_ended() {
             let at = now + LAST_BREATH;
-            relay.ends_at = Some(at);
-            self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+            self.last_breaths.push_back((at, conduit));
+            self.wake_at(at);
         }
     }
 
-    /// The process has ended.
-    pub(super) fn ended(&mut self, conduit: &Conduit, status: ExitStatus) {
+    /// The process has ended, and its connection has not.
+    pub(super) fn ended(&mut self, conduit: &Conduit) {
         let Some(place) = conduit.place() else { return };
         let Some(relay) = self.relays.get_mut(place) else { return };
-        let (is_told, is_over, process) = {
-            let state = conduit.state.lock();
-            (state.is_told, state.is_over, state.process)
-        };
-        let reason = match by_itself(status) {
-            // One that crashes or succeeds meanwhile has still done so by itself. With a failure
-            // ends also who cleans up at SIGTERM, or minds a pipe that nobody reads.
-            ProcessEnd::Signalled if is_told && is_ours(status) => ProcessEnd::ConnectionClosed,
-            ProcessEnd::Failed if is_told => ProcessEnd::ConnectionClosed,
-            reason => reason,
-        };
-        self.plans[&conduit.listener].instruments.ended(reason);
-        // Its connection may last longer.
-        relay.gauge = None;
-        if matches!(reason, ProcessEnd::Failed | ProcessEnd::Signalled) {
-            // Its client may have had no word of why.
-            let (listener, pid) = (&self.plans[&conduit.listener].name, process.map(|id| id.pid()));
-            info!(listener, pid, %status, "a process ended");
-        }
-        if is_over {
-            return self.remove(place);
-        }
-        relay.has_ended = true;
         relay.is_readable = true;
         self.queue(place);
     }
@@ -285,11 +239,19 @@ impl Relays {
 
     /// Whether something is to be done at once.
     pub(in crate::server) fn is_busy(&self) -> bool {
-        !self.ready.is_empty() || !self.answers.is_empty()
+        !self.ready.is_empty()
+            || !self.answers.is_empty()
+            || !self.endings.is_empty()
+            || self.has_notes()
     }
 
     pub(in crate::server) fn next_answer(&mut self) -> Option<(Ticket, Late)> {
         self.answers.pop_front()
+    }
+
+    /// The next connection that ends: its slot and generation, and why.
+    pub(in crate::server) fn next_ending(&mut self) -> Option<(usize, u64, CloseReason)> {
+        self.endings.pop_front()
     }
 
     pub(in crate::server) fn ready(&self) -> usize {
@@ -315,13 +277,15 @@ impl Relays {
             return Output::WouldBlock;
         }
         let Some(output) = &relay.output else { return Output::End };
+        // Before the look: what it wrote before its end is there then.
+        let has_ended = relay.conduit.life.has_ended();
         match read_into(output, buffer) {
             Ok(length) if length > 0 => {
                 relay.idle_since = relay.idle_since.map(|_| now);
                 Output::Bytes(length)
             }
             // What it has started itself may hold its output for ever.
-            Err(Errno::AGAIN) if !relay.has_ended => {
+            Err(Errno::AGAIN) if !has_ended => {
                 relay.is_readable = false;
                 Output::WouldBlock
             }
@@ -349,46 +313,80 @@ impl Relays {
         }
     }
 
-    /// The process says no more. Answers the client's end of input, if it has come; if not, the
-    /// connection is to close.
-    pub(in crate::server) fn conclude(&mut self, place: usize) -> bool {
-        let Some(relay) = self.relays.get_mut(place) else { return false };
-        let mut state = relay.conduit.state.lock();
-        let finishing = state.finishing.take();
-        let is_answered = finishing.is_some();
-        self.answers.extend(finishing.map(|ticket| (ticket, Late::Silence)));
-        if !is_answered && let Some(blocked) = state.blocked.take() {
-            blocked.forgo();
+    /// The process says no more, or was not started. Answers the client's end of input, if it has
+    /// come; if not, the connection is to close.
+    pub(in crate::server) fn conclude(&mut self, place: usize) {
+        let Some(relay) = self.relays.get_mut(place) else { return };
+        if relay.conduit.life.has_failed() {
+            return self.fail(place, Late::Failed, CloseReason::ResponderError);
         }
-        !is_answered && !state.is_over
+        let mut state = relay.conduit.state.lock();
+        if let Some(finishing) = state.finishing.take() {
+            self.answers.push_back((finishing, Late::Silence));
+        } else {
+            if let Some(blocked) = state.blocked.take() {
+                blocked.forgo();
+            }
+            let (slot, generation) = relay.conduit.connection();
+            self.endings.push_back((slot, generation, CloseReason::ResponderClosed));
+        }
     }
 
-    /// Whose process is waited for and has neither read nor written anything for too long.
+    /// Ends the connection, which may be waiting for an answer.
+    fn fail(&mut self, place: usize, late: Late, reason: CloseReason) {
+        let Some(relay) = self.relays.get_mut(place) else { return };
+        let mut state = relay.conduit.state.lock();
+        match state.finishing.take().or_else(|| state.blocked.take()) {
+            Some(ticket) => self.answers.push_back((ticket, late)),
+            None => {
+                let (slot, generation) = relay.conduit.connection();
+                self.endings.push_back((slot, generation, reason));
+            }
+        }
+    }
+
+    fn wake_at(&mut self, at: Instant) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+
+    /// Of those that end by themselves, whose time has not come before somebody's who has not.
+    fn forget_ended(&mut self) {
+        while self.last_breaths.front().is_some_and(|(_, conduit)| conduit.life.has_ended()) {
+            self.last_breaths.pop_front();
+        }
+    }
+
+    /// Whose process was not started in time, or is waited for and has neither read nor written
+    /// anything for too long, or has not ended by itself.
     pub(super) fn tick(&mut self, now: Instant) {
         if self.wake.is_none_or(|wake| now < wake) {
             return;
         }
-        self.wake = None;
-        for (_, relay) in &mut self.relays {
+        self.end_breathless(now);
+        self.wake = self.last_breaths.front().map(|(at, _)| *at);
+        let places: Vec<_> = self.relays.iter().map(|(place, _)| place).collect();
+        for place in places {
+            let relay = &mut self.relays[place];
             let plan = &self.plans[&relay.conduit.listener];
-            if relay.ends_at.is_some_and(|at| now >= at) {
-                relay.ends_at = None;
-                let mut state = relay.conduit.state.lock();
-                state.is_told = true;
-                state.process.iter().for_each(|id| plan.keeper.end(*id));
+            let failure = relay.check_time(now, plan);
+            self.wake = earlier(self.wake, relay.wake(now, plan));
+            if let Some(late) = failure {
+                self.fail(place, late, CloseReason::ResponderTimeout);
             }
-            let idle_until = |relay: &RelayEnd| Some(relay.idle_since? + plan.reply_timeout);
-            if idle_until(relay).is_some_and(|until| now >= until) {
-                // Held, it is the client that does not read.
-                let is_alive = relay.has_read_on() || relay.is_held;
-                relay.idle_since = is_alive.then_some(now);
-                if !is_alive {
-                    let state = &mut *relay.conduit.state.lock();
-                    let waits = state.finishing.take().or_else(|| state.blocked.take());
-                    self.answers.extend(waits.map(|ticket| (ticket, Late::TimedOut)));
-                }
+        }
+    }
+
+    fn end_breathless(&mut self, now: Instant) {
+        self.forget_ended();
+        while let Some((at, conduit)) = self.last_breaths.pop_front() {
+            if now < at {
+                self.last_breaths.push_front((at, conduit));
+                return;
             }
-            self.wake = [self.wake, idle_until(relay), relay.ends_at].into_iter().flatten().min();
+            if let Some(process) = conduit.life.tell() {
+                self.plans[&conduit.listener].keeper.end(process);
+            }
+            self.forget_ended();
         }
     }
 
@@ -403,11 +401,41 @@ impl Relays {
 }
 
 impl RelayEnd {
-    /// Its connection waits for it from now on.
-    fn wait_for(&mut self, now: Instant, plan: &RelayPlan, wake: &mut Option<Instant>) {
-        self.idle_since = Some(now);
-        let until = now + plan.reply_timeout;
-        *wake = Some(wake.map_or(until, |wake| wake.min(until)));
+    /// Says with what its connection ends, if its process has had too much time.
+    fn check_time(&mut self, now: Instant, plan: &RelayPlan) -> Option<Late> {
+        if self.conduit.life.is_decided() {
+            self.starts_until = None;
+        } else if self.starts_until.take_if(|until| now >= *until).is_some() {
+            let (listener, seconds) = (&plan.name, START_TIMEOUT.as_secs());
+            warn!(listener, seconds, "a process was not started in time");
+            plan.instruments.refused(CommandRefusal::StartFailed);
+            if let Some(process) = self.conduit.life.tell() {
+                plan.keeper.end(process);
+            }
+            self.conduit.close_ends();
+            return Some(Late::TimedOut);
+        }
+        let until = self.idle_until(plan)?;
+        if now < until {
+            return None;
+        }
+        // Held, it is the client that does not read.
+        let is_alive = self.has_read_on() || self.is_held;
+        self.idle_since = is_alive.then_some(now);
+        (!is_alive).then_some(Late::TimedOut)
+    }
+
+    /// It is not to blame for the time before it ran.
+    fn idle_until(&self, plan: &RelayPlan) -> Option<Instant> {
+        let (since, (_, started)) = (self.idle_since?, self.conduit.life.process()?);
+        Some(since.max(started) + plan.reply_timeout)
+    }
+
+    /// When its time is to be looked at again.
+    fn wake(&self, now: Instant, plan: &RelayPlan) -> Option<Instant> {
+        // Of its start nobody tells.
+        let soon = self.idle_since.map(|_| now + plan.reply_timeout);
+        earlier(self.idle_until(plan).or(soon), self.starts_until)
     }
 
     /// Whether its process has read some of what it was written since this was last asked.

@@ -23,8 +23,8 @@ use crate::responder::{Late, Ticket};
 
 use super::inquiries::{Inquiries, Inquiry};
 use super::keeper::Keeper;
-use super::news::Reporter;
-use super::order::{ProcessId, SpawnError, Started};
+use super::news::{Reporter, Started};
+use super::order::{ProcessId, SpawnError};
 use super::outbox::Outbox;
 use super::pipes::{Input, Lines, TooLong, read_into};
 use super::pool::{Doing, Key, Limits, Line, Pool, Why};
@@ -196,7 +196,7 @@ impl SharedProgram {
         desk: &mut Desk<'_>,
     ) {
         let result = result.map_err(|error| error.to_string()).and_then(|started| {
-            let output = started.output.as_raw_fd();
+            let output = started.ends.output.as_raw_fd();
             let readable = Interest::READABLE;
             desk.registry.register(&mut SourceFd(&output), tokens.output, readable).map_err(
                 |error| {
@@ -208,13 +208,13 @@ impl SharedProgram {
         });
         let Some(process) = self.processes.get_mut(&key) else { return };
         match result {
-            Ok(Started { process: id, input, output }) => {
+            Ok(Started { process: id, ends }) => {
                 process.running = Some(Running {
                     id,
                     tokens,
-                    input: Input::new(input),
+                    input: Input::new(ends.input),
                     is_input_registered: false,
-                    output: Some(output),
+                    output: Some(ends.output),
                     lines: Lines::default(),
                 });
                 self.plan.instruments.started();

@@ -13,17 +13,17 @@ use rustix::io::{DupFlags, Errno, dup3, fcntl_dupfd_cloexec, ioctl_fionbio};
 use rustix::process::{Gid, Pid, Signal, Uid, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use super::order::SpawnError;
+use super::pipes::Ends;
 use super::program::Program;
 use crate::sys::{self, Step};
 
-/// A process, and our ends of what leads to it: non-blocking, close-on-exec.
+/// A process, and what tells of it.
 #[derive(Debug)]
 pub(super) struct Spawned {
     pub(super) pid: Pid,
     /// Readable when the process has ended.
     pub(super) pidfd: OwnedFd,
-    pub(super) input: OwnedFd,
-    pub(super) output: OwnedFd,
+    /// Our end: non-blocking, close-on-exec.
     pub(super) standard_error: OwnedFd,
 }
 
@@ -45,7 +45,7 @@ impl Berths {
         Ok(Self { places: [place()?, place()?, place()?], blank })
     }
 
-    /// Starts a process. Returns when it executes the program.
+    /// Starts a process, with copies of `ends`. Returns when it executes the program.
     ///
     /// # Errors
     /// Those of the system: a limit on processes, memory or descriptors, or the program cannot be
@@ -54,55 +54,52 @@ impl Berths {
         &mut self,
         program: &Program,
         added: &[(String, String)],
+        ends: &Ends,
     ) -> Result<Spawned, SpawnError> {
-        let spawned = spawn(program, added, &mut self.places);
+        let spawned = self.place_and_spawn(program, added, ends);
         for place in &mut self.places {
-            // Nothing can fail where both are open. The child is the only one to have its ends.
+            // Nothing can fail where both are open.
             let _ = dup3(&self.blank, place, DupFlags::CLOEXEC);
         }
         spawned
     }
-}
 
-fn spawn(
-    program: &Program,
-    added: &[(String, String)],
-    places: &mut [OwnedFd; 3],
-) -> Result<Spawned, SpawnError> {
-    let text = |bytes: &[u8]| CString::new(bytes).map_err(io::Error::from);
-    let file = text(program.file.as_os_str().as_bytes())?;
-    let arguments = program.argv.iter().map(|part| text(part.as_bytes()));
-    let directory = program.directory.as_ref();
-    let directory = directory.map(|path| text(path.as_os_str().as_bytes())).transpose()?;
-    let (their_input, input) = io::pipe()?;
-    let (output, their_output) = io::pipe()?;
-    let (standard_error, their_error) = io::pipe()?;
-    let theirs = [their_input.into(), their_output.into(), their_error.into()];
-    for (place, end) in places.iter_mut().zip::<[OwnedFd; 3]>(theirs) {
-        dup3(end, place, DupFlags::CLOEXEC).map_err(io::Error::from)?;
+    fn place_and_spawn(
+        &mut self,
+        program: &Program,
+        added: &[(String, String)],
+        ends: &Ends,
+    ) -> Result<Spawned, SpawnError> {
+        let text = |bytes: &[u8]| CString::new(bytes).map_err(io::Error::from);
+        let file = text(program.file.as_os_str().as_bytes())?;
+        let arguments = program.argv.iter().map(|part| text(part.as_bytes()));
+        let directory = program.directory.as_ref();
+        let directory = directory.map(|path| text(path.as_os_str().as_bytes())).transpose()?;
+        let (standard_error, their_error) = io::pipe()?;
+        let standard_error = OwnedFd::from(standard_error);
+        ioctl_fionbio(&standard_error, true).map_err(io::Error::from)?;
+        let theirs = [ends.input.as_fd(), ends.output.as_fd(), their_error.as_fd()];
+        for (place, end) in self.places.iter_mut().zip(theirs) {
+            dup3(end, place, DupFlags::CLOEXEC).map_err(io::Error::from)?;
+        }
+        let child = sys::Child {
+            file: &file,
+            arguments: &arguments.collect::<Result<Vec<_>, _>>()?,
+            environment: &environment(program, added)?,
+            directory: directory.as_deref(),
+            standard: self.places.each_ref().map(AsFd::as_fd),
+            user: program.user.map(Uid::from_raw),
+            group: program.group.map(Gid::from_raw),
+            drops_groups: program.drops_groups,
+            limits: &program.limits,
+        };
+        let made = sys::spawn(&child);
+        let (pid, pidfd) = made.map_err(|(step, source)| {
+            let what = what_failed(step, program, &source);
+            SpawnError::Step { what, source }
+        })?;
+        Ok(Spawned { pid, pidfd, standard_error })
     }
-    let (input, output) = (OwnedFd::from(input), OwnedFd::from(output));
-    let standard_error = OwnedFd::from(standard_error);
-    // Each end of a pipe has a mode of its own: the child's ends go on blocking.
-    for end in [&input, &output, &standard_error] {
-        ioctl_fionbio(end, true).map_err(io::Error::from)?;
-    }
-    let made = sys::spawn(&sys::Child {
-        file: &file,
-        arguments: &arguments.collect::<Result<Vec<_>, _>>()?,
-        environment: &environment(program, added)?,
-        directory: directory.as_deref(),
-        standard: places.each_ref().map(AsFd::as_fd),
-        user: program.user.map(Uid::from_raw),
-        group: program.group.map(Gid::from_raw),
-        drops_groups: program.drops_groups,
-        limits: &program.limits,
-    });
-    let (pid, pidfd) = made.map_err(|(step, source)| {
-        let what = what_failed(step, program, &source);
-        SpawnError::Step { what, source }
-    })?;
-    Ok(Spawned { pid, pidfd, input, output, standard_error })
 }
 
 /// What it could not do, and as whom: the rights of another user show only when it is tried.

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, unbounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::order::{IsThere, Order, ProcessId, SpawnError, Started};
+use super::order::{Order, ProcessId, SpawnError};
+use super::pipes::pipes;
 use super::{Keeper, KeeperThread, Program, Setup};
 
 /// Nothing here takes that long; a test that waits longer has failed.
@@ -77,11 +78,13 @@ impl Stage {
     ) -> Result<Running, SpawnError> {
         let (told, outcome) = unbounded();
         let (end, ended) = unbounded();
+        let (ours, theirs) = pipes()?;
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         self.keeper.spawn(Order {
             program: program.clone(),
             environment: environment.iter().map(owned).collect(),
-            connection: None,
+            ends: Box::new(|| Some(theirs)),
+            is_connections: false,
             started: Box::new(move |outcome| told.send(outcome).unwrap()),
             ended: Box::new(move |process, status| {
                 // The test may be over before the process is.
@@ -89,8 +92,8 @@ impl Stage {
             }),
         });
         let outcome = outcome.recv_timeout(PATIENCE).expect("the keeper tells of every order");
-        let Started { process, input, output } = outcome?;
-        Ok(Running { keeper: self.keeper.clone(), process, input: Some(input), output, ended })
+        let (keeper, process) = (self.keeper.clone(), outcome?);
+        Ok(Running { keeper, process, input: Some(ours.input), output: ours.output, ended })
     }
 
     /// What such a program says on standard output until it ends.

@@ -81,7 +81,8 @@ pub(super) fn settle(
                 let relays = relay_plan(index, listener, &keeper, instruments);
                 let home = home(post)?;
                 home.adopt_relays(index, relays);
-                services.insert(index, relay(index, listener, &program, &keeper, home));
+                let exchange = exchange(index, listener, &program, &keeper, home, instruments);
+                services.insert(index, relay(exchange));
             }
         }
         if is_shared || !command.self_test.is_empty() {
@@ -117,24 +118,32 @@ fn ask(desired: Desired) -> Service {
     Service::Custom(Arc::new(move |_| Box::new(Ask::new(desired.clone()))))
 }
 
-fn relay(
+fn relay(exchange: Exchange) -> Service {
+    let exchange = Arc::new(exchange);
+    Service::Custom(Arc::new(move |client| Box::new(Relay::new(exchange.clone(), client))))
+}
+
+fn exchange(
     index: usize,
     listener: &Listener,
     program: &Arc<Program>,
     keeper: &Keeper,
     home: &Home,
-) -> Service {
-    let exchange = Arc::new(Exchange {
+    instruments: &Instruments,
+) -> Exchange {
+    Exchange {
         listener: index,
+        name: listener.name.clone(),
         program: program.clone(),
+        instruments: instruments.command(index),
         keeper: keeper.clone(),
         reporter: home.reporter(),
+        notes: home.notes(),
         terminator: match listener.framing {
             Framing::Line => "\n",
             Framing::Raw => "",
         },
-    });
-    Service::Custom(Arc::new(move |client| Box::new(Relay::new(exchange.clone(), client))))
+    }
 }
 
 fn relay_plan(

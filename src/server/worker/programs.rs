@@ -44,7 +44,9 @@ impl Post {
     /// If the system has no descriptor for it.
     pub(in crate::server) fn home(&mut self) -> io::Result<&mut Home> {
         if self.home.is_none() {
-            self.home = Some(Box::new(Home::new(self.poll.registry(), self.seat.clone())?));
+            let (mailbox, seat) = (self.seat.clone(), self.seat.clone());
+            let ring = move || seat.doorbell().ring();
+            self.home = Some(Box::new(Home::new(self.poll.registry(), mailbox, ring)?));
         }
         Ok(self.home.as_mut().expect("it was just made"))
     }
@@ -60,13 +62,21 @@ impl Worker {
     }
 
     /// What this worker's own connections ask the programs that live here, and what those answer
-    /// them. Also sees to it that the programs have their time.
-    pub(super) fn serve_programs(&mut self) {
+    /// them. Also sees to it that the programs have their time. `is_called`: there may be news.
+    pub(super) fn serve_programs(&mut self, is_called: bool) {
         if let Some(home) = &mut self.home {
+            if is_called {
+                home.take_news();
+            }
             home.take_inquiries(INBOX_ITEMS_A_TURN);
+            home.take_notes(self.began);
         }
         self.serve_relays(self.began);
         self.deliver();
+        if let Some(home) = &mut self.home {
+            // Of those that have ended meanwhile.
+            home.take_notes(self.began);
+        }
         self.note_programs();
     }
 
@@ -123,6 +133,15 @@ impl Worker {
             ticket.forgo();
             self.take_reply(LateReply { address, late });
         }
+        while let Some((slot, generation, reason)) =
+            self.home.as_mut().and_then(|home| home.relays().next_ending())
+        {
+            let entry = self.connections.get_mut(slot);
+            if let Some(entry) = entry.filter(|entry| entry.generation == generation) {
+                entry.connection.end_by_responder(reason);
+                self.turn(slot);
+            }
+        }
     }
 
     fn serve_relay(&mut self, place: usize, slot: usize, generation: u64, now: Instant) {
@@ -144,13 +163,7 @@ impl Worker {
                     budget = budget.saturating_sub(length);
                 }
                 Output::WouldBlock => return,
-                Output::End => {
-                    if home.relays().conclude(place) {
-                        entry.connection.end_by_responder();
-                        self.turn(slot);
-                    }
-                    return;
-                }
+                Output::End => return home.relays().conclude(place),
             }
         }
         if let Some(home) = &mut self.home {

@@ -1,8 +1,9 @@
 //! A process for each client: its standard input and output are the conversation.
 
 mod slow;
+mod start;
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 

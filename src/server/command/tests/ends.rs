@@ -81,22 +81,24 @@ fn fifty(stage: &Stage, ends: &Arc<AtomicUsize>) -> Vec<OwnedFd> {
     for number in 0..50 {
         let program = if number % 2 == 0 { &deaf } else { &obedient };
         let (told, outcome) = unbounded();
+        let (ours, theirs) = pipes().unwrap();
         let ends = ends.clone();
         stage.keeper.spawn(Order {
             program: program.clone(),
             environment: Vec::new(),
-            connection: None,
+            ends: Box::new(|| Some(theirs)),
+            is_connections: false,
             started: Box::new(move |outcome| told.send(outcome).unwrap()),
             ended: Box::new(move |_, _| {
                 ends.fetch_add(1, Ordering::SeqCst);
             }),
         });
-        let started = outcome.recv_timeout(PATIENCE).unwrap().unwrap();
-        await_readable(&started.output);
-        let pid = Pid::from_raw(started.process.pid().cast_signed()).unwrap();
+        let process = outcome.recv_timeout(PATIENCE).unwrap().unwrap();
+        await_readable(&ours.output);
+        let pid = Pid::from_raw(process.pid().cast_signed()).unwrap();
         pidfds.push(pidfd_open(pid, PidfdFlags::empty()).unwrap());
         // Whoever reads its input sees no end of it.
-        std::mem::forget(started.input);
+        std::mem::forget(ours.input);
     }
     pidfds
 }
@@ -123,7 +125,8 @@ fn a_stop_with_fifty_processes_takes_two_seconds_and_leaves_none() {
     order.spawn(Order {
         program: Arc::new(Program::resolve("main", &program(&["true"]), |_| {}).unwrap()),
         environment: Vec::new(),
-        connection: None,
+        ends: Box::new(|| Some(pipes().unwrap().1)),
+        is_connections: false,
         started: Box::new(move |outcome| told.send(outcome).unwrap()),
         ended: Box::new(|_, _| {}),
     });

@@ -142,12 +142,13 @@ fn connections_wait_up_to_their_bound_and_behind_pools_and_none_is_forgotten() {
     let (release, released) = unbounded::<()>();
     let (reached, held) = unbounded();
     let missing = Arc::new(Program { file: "/no/such/file".into(), ..resolved() });
-    let order = |connection: Option<IsThere>, name: usize| {
+    let order = |is_connections: bool, name: usize| {
         let told = told.clone();
         stage.keeper.spawn(Order {
             program: missing.clone(),
             environment: Vec::new(),
-            connection,
+            ends: Box::new(move || (name != MAX_WAITING).then(|| pipes().unwrap().1)),
+            is_connections,
             started: Box::new(move |outcome| told.send((name, outcome.unwrap_err())).unwrap()),
             ended: Box::new(|_, _| {}),
         });
@@ -155,7 +156,8 @@ fn connections_wait_up_to_their_bound_and_behind_pools_and_none_is_forgotten() {
     stage.keeper.spawn(Order {
         program: missing.clone(),
         environment: Vec::new(),
-        connection: None,
+        ends: Box::new(|| Some(pipes().unwrap().1)),
+        is_connections: false,
         started: Box::new(move |_| {
             reached.send(()).unwrap();
             let _ = released.recv();
@@ -164,11 +166,11 @@ fn connections_wait_up_to_their_bound_and_behind_pools_and_none_is_forgotten() {
     });
     held.recv_timeout(PATIENCE).unwrap();
     // The last one of those that wait is gone when its turn comes.
-    (1..=MAX_WAITING).for_each(|name| order(Some(Box::new(move || name != MAX_WAITING)), name));
+    (1..=MAX_WAITING).for_each(|name| order(true, name));
     assert!(outcomes.is_empty());
-    order(Some(Box::new(|| true)), MAX_WAITING + 1);
+    order(true, MAX_WAITING + 1);
     assert!(matches!(outcomes.try_recv().unwrap(), (_, SpawnError::Busy)));
-    order(None, 0);
+    order(false, 0);
     drop(release);
     for name in 0..MAX_WAITING {
         let (told, error) = outcomes.recv_timeout(PATIENCE).expect("each is told");
@@ -195,7 +197,8 @@ fn a_panic_in_what_is_told_costs_no_process_and_the_thread_gives_up_when_it_is_t
         stage.keeper.spawn(Order {
             program: stage.program(&program(&["true"])),
             environment: Vec::new(),
-            connection: None,
+            ends: Box::new(|| Some(pipes().unwrap().1)),
+            is_connections: false,
             started: Box::new(|_| panic!("one that the test wants")),
             ended: Box::new(|_, _| {}),
         });
