@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
-pub(crate) use spawn::{Child, Step, spawn};
+pub(crate) use spawn::{Child, Spawner, Step};
 
 /// What is used of the kernel's `struct tcp_info` (linux/tcp.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

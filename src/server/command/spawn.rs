@@ -15,7 +15,7 @@ use rustix::process::{Gid, Pid, Signal, Uid, WaitId, WaitIdOptions, kill_process
 use super::order::SpawnError;
 use super::pipes::Ends;
 use super::program::Program;
-use crate::sys::{self, Step};
+use crate::sys::{self, Spawner, Step};
 
 /// A process, and what tells of it.
 #[derive(Debug)]
@@ -34,6 +34,7 @@ pub(super) struct Berths {
     places: [OwnedFd; 3],
     /// What is in them between two spawns.
     blank: OwnedFd,
+    spawner: Spawner,
 }
 
 impl Berths {
@@ -42,7 +43,7 @@ impl Berths {
     pub(super) fn new() -> io::Result<Self> {
         let blank = eventfd(0, EventfdFlags::CLOEXEC)?;
         let place = || fcntl_dupfd_cloexec(&blank, 3);
-        Ok(Self { places: [place()?, place()?, place()?], blank })
+        Ok(Self { places: [place()?, place()?, place()?], blank, spawner: Spawner::new() })
     }
 
     /// Starts a process, with copies of `ends`. Returns when it executes the program.
@@ -93,7 +94,7 @@ impl Berths {
             drops_groups: program.drops_groups,
             limits: &program.limits,
         };
-        let made = sys::spawn(&child);
+        let made = self.spawner.spawn(&child);
         let (pid, pidfd) = made.map_err(|(step, source)| {
             let what = what_failed(step, program, &source);
             SpawnError::Step { what, source }
