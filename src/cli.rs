@@ -6,6 +6,7 @@ mod log;
 mod options;
 mod serve;
 mod try_rules;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -38,7 +39,7 @@ enum Command {
 
 /// Runs the command that the process was started with.
 pub(crate) fn run() -> ExitCode {
-    match Arguments::parse().command {
+    match usage::arguments().command {
         Command::Serve(options) => serve::run(&options),
         Command::Check(options) => check::run(&options),
         Command::Connect(arguments) => connect::run(&arguments),

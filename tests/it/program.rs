@@ -210,26 +210,24 @@ fn help_and_version_go_to_standard_output() {
     let output = Place::new().run(&["--version"]);
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(stdout(&output), concat!("talkback ", env!("CARGO_PKG_VERSION"), "\n"));
-    let commands = [
-        &["--help"][..],
-        &["serve", "--help"],
-        &["check", "-h"],
-        &["connect", "-h"],
-        &["try", "-h"],
-    ];
-    for command in commands {
-        let output = Place::new().run(command);
-        assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""), "{command:?}");
+    for line in ["--help", "serve --help", "check -h", "connect -h", "try -h"] {
+        let output = Place::new().run(&line.split(' ').collect::<Vec<_>>());
+        assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""), "{line}");
         assert!(stdout(&output).contains("Usage: talkback"), "{}", stdout(&output));
     }
 }
 
 #[test]
-fn an_unknown_command_or_flag_is_a_usage_error() {
-    for arguments in [&["server"][..], &["serve", "--port", "1"], &["check", "extra"]] {
+fn a_wrong_command_line_is_a_usage_error_and_says_what_may_be_meant() {
+    for (arguments, meant) in [
+        (&["server"][..], "'serve'\n"),
+        (&["check", "--"], ": talkback check\n"),
+        (&["serve", "cat", "-u"], ": talkback serve -- cat -u\n"),
+        (&["check", "a b.toml"], ": talkback check --config 'a b.toml'\n"),
+    ] {
         let output = Place::new().run(arguments);
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-        assert_eq!(stdout(&output), "");
+        assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(2), ""));
+        assert!(stderr(&output).contains(meant), "{meant}: {}", stderr(&output));
     }
 }
 
