@@ -16,6 +16,11 @@ use super::recv::receive_into;
 use super::send::Pending;
 use super::{Connection, MAX_HELD, Outcome, Phase, TURN_BYTES, Turn};
 
+/// How often it is looked, within `send_timeout`, whether the kernel takes more; a timeout may be
+/// late by a tenth, or by a second.
+const LOOKS: u32 = 20;
+const LEAST_BETWEEN_LOOKS: Duration = Duration::from_millis(500);
+
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ending {
@@ -71,6 +76,17 @@ impl Connection {
             Some(_) => None,
             None => after(self.times.last_byte, timeouts.idle),
         }
+    }
+
+    /// When the worker has to look at it: at its deadline, and before that now and then whether the
+    /// kernel takes more of what is stuck. It says so only once it has much room; what it has taken
+    /// without a word, of a client that reads slowly or not any more, would else be found out at
+    /// the deadline alone, and put that off as if it were news.
+    #[cold]
+    pub(crate) fn next_look(&self, now: Instant) -> Option<Instant> {
+        let send = self.conversation.timeouts.send.filter(|_| !self.pending.is_empty());
+        let look = send.map(|send| now + LEAST_BETWEEN_LOOKS.max(send / LOOKS));
+        earlier(self.deadline(), look)
     }
 
     /// Whether a deadline has passed at `now`.

@@ -317,7 +317,7 @@ impl Worker {
         let Some(entry) = self.connections.get_mut(slot) else { return };
         match register_write(&self.poll, slot, entry) {
             Ok(()) if !entry.is_write_registered => self.note_room(slot),
-            Ok(()) => {}
+            Ok(()) => self.timers.arm(slot, entry.connection.next_look(Instant::now())),
             Err(error) => {
                 error!(%error, "epoll_ctl failed");
                 let tally = &mut self.tallies[entry.connection.conversation().listener];
@@ -419,15 +419,15 @@ impl Worker {
     /// inbox hold: a worker that was stalled or stopped has not seen it yet.
     fn check_deadline(&mut self, slot: usize, now: Instant) {
         let Some(entry) = self.connections.get_mut(slot) else { return };
-        if !entry.connection.is_due(now) {
-            return self.timers.arm(slot, entry.connection.deadline());
+        let is_due = entry.connection.is_due(now);
+        if is_due || entry.connection.wants_write() {
+            entry.connection.note_readiness(is_due, true, false, false);
+            self.turn(slot);
         }
-        entry.connection.note_readiness(true, true, false, false);
-        self.turn(slot);
         let Some(entry) = self.connections.get_mut(slot) else { return };
         let tally = &mut self.tallies[entry.connection.conversation().listener];
         match entry.connection.expire(now, tally) {
-            Expiry::NotYet => self.timers.arm(slot, entry.connection.deadline()),
+            Expiry::NotYet => self.timers.arm(slot, entry.connection.next_look(now)),
             Expiry::Turn => self.turn(slot),
             Expiry::Ended(ending) => self.close(slot, ending),
         }

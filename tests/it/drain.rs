@@ -234,8 +234,8 @@ fn a_slow_client_is_answered_what_was_received_and_one_buffer_more() {
 
 #[test]
 fn a_slow_client_that_sends_on_gets_every_reply_however_long_it_takes() {
-    let linger = Duration::from_millis(200);
-    let mut server = Server::start(&format!("{LINES}\n[limits]\nlinger_timeout = \"200ms\""));
+    let linger = Duration::from_millis(100);
+    let mut server = Server::start(&format!("{LINES}\n[limits]\nlinger_timeout = \"100ms\""));
     let client = stuck_client(&server, server.address());
     let peer = address_of(&client);
     let owed = server.metrics().sum("talkback_received_bytes_total") as usize;

@@ -196,6 +196,25 @@ fn a_client_that_does_not_read_is_reset_and_its_replies_counted_as_discarded() {
     assert_eq!(server.await_close_lines(1)[0]["discarded_bytes"], discarded as u64);
 }
 
+/// The kernel does not say so, for it has little room, and is asked only now and then.
+#[test]
+fn what_the_kernel_takes_without_a_word_does_not_double_the_send_timeout() {
+    // As long as it is late by more than a second if it is doubled.
+    let timeout = Duration::from_millis(1500);
+    let _alone = alone();
+    let server = start("send_timeout = \"1500ms\"");
+    let mut client = stuck_client(&server, server.address());
+    let sent = server.metrics().sum("talkback_sent_bytes_total");
+    client.stream.read_exact(&mut [0; 4096]).unwrap();
+    let began = Instant::now();
+    server.await_close_lines(1);
+    let took = began.elapsed();
+    assert!(took <= timeout + Duration::from_secs(1), "{took:?}");
+    server.eventually_closed(&[("send_timeout", 1)]);
+    let more = server.metrics().sum("talkback_sent_bytes_total") - sent;
+    assert!(more > 0.0, "it took nothing");
+}
+
 #[test]
 fn a_slow_client_that_goes_on_reading_is_not_taken_for_stuck() {
     let server = start("send_timeout = \"800ms\"");
