@@ -354,6 +354,12 @@ impl SharedProgram {
             };
             let is_all = length < desk.buffer.len() && !until_empty;
             let mut lines = std::mem::take(&mut running.lines);
+            if self.plan.is_trial {
+                if let Some(proof) = &mut self.proof {
+                    proof.note_output();
+                }
+                return self.deafen(key);
+            }
             let mut at = 0;
             let most = self.plan.max_reply_bytes;
             while let Some(line) = lines.next(&desk.buffer[..length], &mut at, most) {
@@ -405,19 +411,16 @@ impl SharedProgram {
                 self.keep_unsent(outbox.answer_line(ticket, line), now);
             }
             Line::Reply(Asker::Proof, _) => {
-                let is_trial = self.plan.is_trial;
                 let has_read = self.running(key).is_some_and(|it| it.input.unread() == 0);
-                match &mut self.proof {
-                    Some(proof) if is_trial => proof.note_any_reply(),
-                    Some(proof) => proof.note_reply(line, has_read, now),
-                    None => {}
+                if let Some(proof) = &mut self.proof {
+                    proof.note_reply(line, has_read, now);
                 }
             }
             Line::Unasked => {
                 let pid = self.pid(key);
                 let (listener, text) = (&self.plan.name, ClientText::new(line));
                 warn!(listener, pid, %text, "a process wrote a line that nobody asked for");
-                if let Some(proof) = self.proof.as_mut().filter(|_| !self.plan.is_trial) {
+                if let Some(proof) = &mut self.proof {
                     proof.note_unasked(line);
                 }
                 self.deafen(key);

@@ -241,10 +241,25 @@ fn what_a_program_says_before_it_is_asked_is_no_answer_to_its_self_test() {
     check_start(&sh("echo welcome; exec tail -f /dev/null"), keys, &["welcome", "before it had"]);
     let twice = sh("while read x; do echo one; echo two; done");
     check_start(&twice, keys, &["one", "and then", "two"]);
-    // To a client of its own it may say what it likes.
-    let keys = "mode = \"per_connection\"\nself_test = \"ping\"";
-    let greeting = sh("read x; printf 'welcome\\n%s\\n' $x; cat");
-    Server::start(&config(&greeting, "framing = \"line\"", keys));
+}
+
+#[test]
+fn a_program_for_each_client_may_greet_prompt_and_leave_at_its_self_test() {
+    let keys = "mode = \"per_connection\"\nself_test = \"ping\"\nself_test_timeout = \"2s\"";
+    for script in [
+        "echo 220 welcome; while read x; do echo 250 $x; done",
+        "read x; printf 'welcome\\n%s\\n' $x; cat",
+        "printf '> '; while read x; do printf '%s> ' $x; done",
+        "read x; printf 'bye\\n\\n'",
+    ] {
+        let server = Server::start(&config(&sh(script), "framing = \"line\"", keys));
+        server
+            .eventually("it has gone", |metrics| metrics.sum("talkback_command_ends_total") == 1.0);
+        let is_warned = |it: &serde_json::Value| it["level"] == "WARN" && it["listener"] == "main";
+        let warned: Vec<_> = server.log().into_iter().filter(is_warned).collect();
+        assert!(warned.is_empty(), "{script}: {warned:?}");
+        assert_eq!(server.metrics().sum("talkback_command_starts_total"), 1.0, "{script}");
+    }
 }
 
 #[test]
