@@ -2,10 +2,12 @@
 //! of processes and the workers, so the counts are the library's own; the way of a message that no
 //! process answers never comes here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use super::families::{int_counters, int_gauges};
@@ -22,6 +24,8 @@ pub struct CommandInstruments {
     timeouts: IntCounter,
     refused: Vec<IntCounter>,
     circuit_open: IntGauge,
+    /// What became of the last process that did not answer, as a clause.
+    trouble: Mutex<String>,
     standard_error_lines: IntCounter,
 }
 
@@ -90,6 +94,17 @@ impl CommandInstruments {
     #[must_use]
     pub fn is_circuit_open(&self) -> bool {
         self.circuit_open.get() != 0
+    }
+
+    /// Keeps why a process has not answered, for those who ask why none is started.
+    pub fn note_trouble(&self, trouble: String) {
+        *self.trouble.lock() = trouble;
+    }
+
+    /// What [`CommandInstruments::note_trouble`] was told last.
+    #[must_use]
+    pub fn trouble(&self) -> String {
+        self.trouble.lock().clone()
     }
 
     /// Counts lines that processes wrote to their standard error, logged or not.
@@ -161,6 +176,8 @@ pub(super) struct CommandFamilies {
     refused: IntCounterVec,
     circuit_open: IntGaugeVec,
     standard_error_lines: IntCounterVec,
+    /// By the listener's name.
+    made: Mutex<BTreeMap<String, Arc<CommandInstruments>>>,
 }
 
 impl CommandFamilies {
@@ -177,11 +194,17 @@ impl CommandFamilies {
             refused: int_counters(registry, &names::COMMAND_REFUSED)?,
             circuit_open: int_gauges(registry, &names::COMMAND_CIRCUIT_OPEN)?,
             standard_error_lines: int_counters(registry, &names::COMMAND_STANDARD_ERROR_LINES)?,
+            made: Mutex::default(),
         })
     }
 
-    /// The counts of that listener, which stand at 0 from now on.
-    pub(super) fn command(&self, listener: &str) -> CommandInstruments {
+    /// The counts of that listener, which stand at 0 from now on; the same for all who ask.
+    pub(super) fn command(&self, listener: &str) -> Arc<CommandInstruments> {
+        let mut made = self.made.lock();
+        made.entry(listener.to_owned()).or_insert_with(|| Arc::new(self.make(listener))).clone()
+    }
+
+    fn make(&self, listener: &str) -> CommandInstruments {
         let plain = |family: &IntCounterVec| family.with_label_values(&[listener]);
         let labelled = |family: &IntCounterVec, label| family.with_label_values(&[listener, label]);
         self.queue_wait.child(&[listener]);
@@ -201,6 +224,7 @@ impl CommandFamilies {
             timeouts: plain(&self.timeouts),
             refused: refused.collect(),
             circuit_open: self.circuit_open.with_label_values(&[listener]),
+            trouble: Mutex::default(),
             standard_error_lines: plain(&self.standard_error_lines),
         }
     }

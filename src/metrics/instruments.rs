@@ -156,7 +156,7 @@ impl Instruments {
     /// What is counted of the processes that answer on that listener. Asking for it makes its
     /// series stand at 0; asked for again, it is the same.
     pub fn command(&self, listener: usize) -> Arc<CommandInstruments> {
-        Arc::new(self.commands.command(&self.labels[listener].0))
+        self.commands.command(&self.labels[listener].0)
     }
 
     /// What one more thread observes of the processes that answer on that listener.

@@ -52,8 +52,9 @@ impl Readiness {
             return Err("starting".to_owned());
         }
         let broken = self.commands.iter().find(|(_, command)| command.is_circuit_open());
-        broken.map_or(Ok(()), |(name, _)| {
-            Err(format!("listener {name}: its processes die before they answer, see the log"))
+        broken.map_or(Ok(()), |(name, command)| {
+            let trouble = command.trouble();
+            Err(format!("listener {name}: {trouble}; it is tried again, see the log"))
         })
     }
 }

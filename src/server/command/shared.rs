@@ -30,7 +30,7 @@ use super::pipes::{Input, Lines, TooLong, read_into};
 use super::pool::{Doing, Key, Limits, Line, Pool, Why};
 use super::program::Program;
 use super::proof::Proof;
-use super::status::by_itself;
+use super::status::{by_itself, trouble};
 use super::tokens::Tokens;
 
 /// What the keeper ends a process with, unless it stays.
@@ -227,6 +227,7 @@ impl SharedProgram {
             Err(error) => {
                 warn!(listener = self.plan.name, error, "a process could not be started");
                 self.plan.instruments.start_failed();
+                self.note_trouble(&format!("cannot be started: {error}"));
                 self.processes.remove(&key);
                 if let Some(proof) = &mut self.proof {
                     proof.fail_start(&error);
@@ -285,6 +286,9 @@ impl SharedProgram {
             Some(Why::HungUp | Why::LivedOn) | None => by_itself(status),
         };
         self.plan.instruments.ended(reason);
+        if let Some(trouble) = trouble(why, status).filter(|_| !has_replied) {
+            self.note_trouble(&trouble);
+        }
         if let Some(running) = &process.running {
             let (listener, pid) = (&self.plan.name, running.id.pid());
             match why {
@@ -330,6 +334,11 @@ impl SharedProgram {
             }
         }
         self.begin(desk);
+    }
+
+    fn note_trouble(&self, trouble: &str) {
+        let file = self.plan.program.file.display();
+        self.plan.instruments.note_trouble(format!("its program {file} {trouble}"));
     }
 
     fn running(&mut self, key: Key) -> Option<&mut Running> {

@@ -7,7 +7,7 @@ fn a_program_that_dies_at_once_opens_the_circuit_and_readiness_says_why() {
     let keys = "restart_delay = \"10ms\"\nmax_restart_delay = \"40ms\"\nmax_processes = 2";
     let broken = Broken::new();
     let server = shared(&broken.program(), keys);
-    await_open(&server);
+    await_open(&server, DIES, "exit status: 3");
     // One that asks while another process is tried may see that one die.
     let answer = |text: &str| server.connect().exchange(text.as_bytes());
     eventually("who asks is refused", || answer("x\n") == b"busy\n");
@@ -25,7 +25,7 @@ fn an_open_circuit_closes_without_being_asked_when_a_process_lives() {
     let keys = "restart_delay = \"1ms\"\nmax_restart_delay = \"40ms\"";
     let broken = Broken::new();
     let server = shared(&broken.program(), keys);
-    await_open(&server);
+    await_open(&server, DIES, "exit status: 3");
     broken.mend();
     // A balancer that goes by /readyz sends nobody meanwhile.
     await_closed(&server);
@@ -34,6 +34,32 @@ fn an_open_circuit_closes_without_being_asked_when_a_process_lives() {
     assert_eq!(metrics.sum("talkback_command_refused_total"), 0.0);
     let mut client = server.connect();
     client.echo("x\n");
+}
+
+const DIES: &str = " dies before it answers (";
+
+/// Neither does it die, nor is a word of the process that did meanwhile left.
+#[test]
+fn a_program_whose_file_has_gone_is_named_by_readiness_and_in_the_log() {
+    let keys = "restart_delay = \"10ms\"\nmax_restart_delay = \"40ms\"\nmax_processes = 1";
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("app");
+    std::os::unix::fs::symlink("/bin/cat", &file).unwrap();
+    let server = shared(&format!("[{file:?}]"), keys);
+    let mut client = server.connect();
+    client.echo("x\n");
+    fs::remove_file(&file).unwrap();
+    kill(first_started(&server));
+    let cause = format!("{} cannot be started: cannot execute ", file.display());
+    await_open(&server, &cause, "No such file or directory");
+    std::os::unix::fs::symlink("/bin/cat", &file).unwrap();
+    eventually("it answers", || server.connect().exchange(b"y\n") == b"y\n");
+    await_closed(&server);
+}
+
+fn first_started(server: &Server) -> u32 {
+    let event = server.logged("process started").expect("a process");
+    event["pid"].as_u64().unwrap().try_into().unwrap()
 }
 
 /// A program that says why it cannot live, until it is mended.
@@ -61,25 +87,31 @@ impl Broken {
     }
 }
 
-/// The circuit opens, and who has to know is told: by the metric, by /readyz, and by the log, where
-/// before it stands why.
+/// The circuit opens, and who has to know is told what is `wrong` and the `cause`: by the metric,
+/// by /readyz, and by the log, where before it stands what the processes said.
 #[track_caller]
-fn await_open(server: &Server) {
+fn await_open(server: &Server, wrong: &str, cause: &str) {
     server.eventually("the circuit is open", |metrics| of_main(metrics, "circuit_open") == 1.0);
     let (status, why) = server.get("/readyz");
-    let expected = "listener main: its processes die before they answer, see the log\n";
-    assert_eq!((status, why.as_str()), (503, expected));
-    let opened = "messages are refused: its processes die before they answer";
+    assert_eq!(status, 503);
+    let trouble = why.strip_prefix("listener main: ").expect(&why);
+    let trouble = trouble.strip_suffix("; it is tried again, see the log\n").expect(&why);
+    assert!(trouble.starts_with("its program /") && trouble.contains(wrong), "{why}");
+    assert!(trouble.contains(cause), "{why}");
+    let opened = "messages are refused until a process lives";
     eventually("it is logged", || server.logged(opened).is_some());
     let log = server.log();
     let at = log.iter().position(|event| event["message"] == opened).unwrap();
     assert_eq!((&log[at]["level"], &log[at]["listener"]), (&"WARN".into(), &"main".into()));
     assert!(log[at]["next_try_seconds"].as_f64() > Some(0.0));
+    assert!(log[at]["max_restart_delay_seconds"].as_f64() >= log[at]["next_try_seconds"].as_f64());
+    assert_eq!(log[at]["why"], trouble);
+    let Some(status) = cause.strip_prefix("exit status") else { return };
     let before = |message: &str, key: &str| {
         let mut before = log[..at].iter().rev();
         before.find(|event| event["message"] == message).expect(message)[key].clone()
     };
-    assert_eq!(before("a process ended", "status"), "exit status: 3");
+    assert_eq!(before("a process ended", "status"), format!("exit status{status}"));
     assert_eq!(before("standard error", "text"), "no flag");
 }
 

@@ -44,11 +44,15 @@ impl SharedProgram {
                 }
                 Action::CircuitOpened(delay) => {
                     let (listener, next_try_seconds) = (&self.plan.name, delay.as_secs_f64());
+                    let longest = self.plan.limits.max_restart_delay;
+                    let why = self.plan.instruments.trouble();
                     self.plan.instruments.circuit(true);
                     warn!(
                         listener,
+                        why,
                         next_try_seconds,
-                        "messages are refused: its processes die before they answer"
+                        max_restart_delay_seconds = longest.as_secs_f64(),
+                        "messages are refused until a process lives"
                     );
                 }
                 Action::CircuitClosed => {
