@@ -5,6 +5,7 @@
 mod answering;
 mod arrange;
 mod certain;
+mod checked;
 mod compile;
 mod fold;
 mod gaps;

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::checked::{Literal, Test, ignoring};
 use super::fold::Folding;
 use super::literals::Gathered;
-use super::lookup::{Literal, Test};
 use super::pattern::Pattern;
 
 /// Patterns that need the same text are tried one after another where it stands; more than this
@@ -93,18 +93,6 @@ impl Arrangement {
             texts.entry(literal.clone()).or_default().push(rule);
         }
     }
-}
-
-/// The texts of literals that ignore case.
-pub(super) fn ignoring<'t>(
-    tests: impl IntoIterator<Item = &'t Test>,
-) -> impl Iterator<Item = &'t str> {
-    tests.into_iter().filter_map(|test| match test {
-        Test::Equals(literal) | Test::Prefix(literal) | Test::Contains(literal) => {
-            literal.ignores_case.then_some(literal.text.as_str())
-        }
-        Test::Any | Test::Matches(_) => None,
-    })
 }
 
 /// The keys but for those with a text that too many others have too.

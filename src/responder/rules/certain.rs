@@ -3,8 +3,8 @@
 
 use regex_syntax::hir::{Class, Hir, HirKind, Look, Repetition};
 
+use super::checked::Literal;
 use super::fold::Folding;
-use super::lookup::Literal;
 
 /// What is looked at of a pattern; what is longer counts as unknown from there on.
 const MAX_PIECES: usize = 4096;

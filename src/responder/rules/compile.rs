@@ -7,8 +7,9 @@ mod reached;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use super::checked::Test;
 use super::gaps::{Gaps, RuleGaps};
-use super::lookup::{Lookup, Test};
+use super::lookup::Lookup;
 use super::pattern::Pattern;
 use super::plan::{Assignment, Becomes, Condition, Plan, Rules};
 use super::spec::{Fault, Matcher, Rule, RuleBook, RuleFault};

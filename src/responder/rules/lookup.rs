@@ -8,35 +8,11 @@ use regex_automata::meta::Cache;
 use regex_automata::util::pool::{Pool, PoolGuard};
 
 use super::arrange::Arrangement;
-use super::fold::{Folding, is_caseless};
+use super::checked::{Literal, Test};
+use super::fold::Folding;
 use super::literals::{Literals, NONE};
 use super::marks::Marks;
 use super::pattern::{Pattern, PatternsAtOnce, SetCache, Slot};
-
-/// A matcher that was checked.
-#[derive(Debug, Clone)]
-pub(super) enum Test {
-    Any,
-    Equals(Literal),
-    Prefix(Literal),
-    Contains(Literal),
-    /// By its place among the patterns.
-    Matches(usize),
-}
-
-/// A plain text to compare with.
-#[derive(Debug, Clone)]
-pub(super) struct Literal {
-    pub(super) text: String,
-    /// Only where it has characters of another case.
-    pub(super) ignores_case: bool,
-}
-
-impl Literal {
-    pub(super) fn new(text: &str, ignore_case: bool) -> Self {
-        Self { text: text.to_owned(), ignores_case: ignore_case && !is_caseless(text) }
-    }
-}
 
 /// All tests, arranged for the search.
 pub(super) struct Lookup {

@@ -4,11 +4,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::arrange::ignoring;
 use super::certain::{Certain, Certainties};
+use super::checked::{Literal, Test, ignoring};
 use super::fold::{Folding, is_caseless};
 use super::literals::{Gathered, Literals, NONE};
-use super::lookup::{Literal, Test};
 use super::marks::Marks;
 use super::pattern::{Pattern, PatternsAtOnce, SetCache};
 

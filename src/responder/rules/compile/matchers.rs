@@ -2,7 +2,8 @@
 
 use super::{Compiler, Place, key, written};
 use crate::responder::rules::Matcher;
-use crate::responder::rules::lookup::{Literal, Test, TooLarge};
+use crate::responder::rules::checked::{Literal, Test};
+use crate::responder::rules::lookup::TooLarge;
 use crate::responder::rules::pattern::{MAX_SET_BYTES, Pattern};
 use crate::responder::rules::spec::RuleFault;
 use crate::responder::rules::template::Mistake;

@@ -3,7 +3,7 @@
 use super::{Compiler, Place, key, written};
 use crate::nearest::nearest;
 use crate::responder::rules::Matcher;
-use crate::responder::rules::lookup::Test;
+use crate::responder::rules::checked::Test;
 use crate::responder::rules::reach::{self, Subject};
 use crate::responder::rules::template::{cut, listed};
 
