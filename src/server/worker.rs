@@ -1,6 +1,7 @@
 //! A worker: one thread that owns its connections and serves whichever has input. It waits in one
 //! place, in epoll, and blocks on nothing else.
 
+mod arriving;
 mod inspection;
 mod leaving;
 mod mail;
@@ -23,10 +24,10 @@ use tracing::error;
 
 use crate::config::LogLevel;
 use crate::connection::{
-    Cause, Connection, Conversation, Ending, Expiry, Outcome, Outgoing, RECEIVE_BUFFER_BYTES,
-    Services, Turn,
+    Cause, Connection, Conversation, Expiry, Outcome, Outgoing, RECEIVE_BUFFER_BYTES, Services,
+    Turn,
 };
-use crate::metrics::{CloseReason, Instruments, Tally, WorkerRecorders};
+use crate::metrics::{Instruments, Tally, WorkerRecorders};
 
 use super::admit::Slot;
 use super::alarm::Alarm;
@@ -35,7 +36,7 @@ use super::errands::Errands;
 use super::failures::Failures;
 use super::inspect::Survey;
 use super::lifecycle::Lifecycle;
-use super::pool::{Inboxes, Place, Seat, Seated};
+use super::pool::{Inboxes, Place, Seat};
 
 pub(super) use programs::Post;
 
@@ -337,51 +338,6 @@ impl Worker {
                 self.turn(slot);
             }
         }
-    }
-
-    fn take_arrivals(&mut self) {
-        for _ in 0..INBOX_ITEMS_A_TURN {
-            let Ok(seated) = self.inboxes.arrivals.try_recv() else { return };
-            self.adopt(seated);
-        }
-        self.seat.doorbell().keep_ringing();
-    }
-
-    /// Makes the connection this worker's own, and reads at once what may be there already.
-    fn adopt(&mut self, seated: Seated) {
-        let slot = self.seat(seated);
-        let connection = &mut self.connections[slot].connection;
-        if self.is_draining {
-            connection.begin_drain();
-        }
-        let socket = connection.socket().as_raw_fd();
-        let registered = self.poll.registry().register(&mut SourceFd(&socket), Token(slot), READ);
-        match registered {
-            Ok(()) => self.turn(slot),
-            Err(error) => {
-                error!(%error, "epoll_ctl failed");
-                let ending = Ending { reason: CloseReason::IoError, is_reset: false };
-                self.close(slot, ending);
-            }
-        }
-    }
-
-    /// From here on the connection is one of this worker's, and can end only in [`Worker::close`].
-    fn seat(&mut self, seated: Seated) -> usize {
-        let Seated { arrival, place } = seated;
-        self.recorders.inbox_wait.observe_time(arrival.accepted.elapsed());
-        let conversation = self.conversations[arrival.listener].clone();
-        let connection =
-            Connection::new(arrival.socket, arrival.peer, arrival.accepted, conversation);
-        self.next_generation += 1;
-        self.connections.insert(Entry {
-            connection,
-            generation: self.next_generation,
-            is_write_registered: false,
-            is_queued: false,
-            _place: place,
-            _slot: arrival.slot,
-        })
     }
 
     /// What has its own time: delayed answers, programs, and memory that goes back.

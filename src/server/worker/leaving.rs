@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use crate::config::LogLevel;
 use crate::connection::{Connection, Conversation, Ending, Totals, peer_name};
 use crate::metrics::{CloseReason, WorkerRecorders};
+use crate::server::pool::Seated;
 
-use super::{Seated, Worker};
+use super::Worker;
 
 /// How often a worker that has given up looks whether the stop has come.
 const LOOK_FOR_DRAIN: Duration = Duration::from_millis(50);
