@@ -1,17 +1,22 @@
-//! A running talkback, a client with a deadline, and the numbers of `/metrics`. Everything ends
-//! with its value: no process, file or port outlives its test.
+//! A running talkback, with what its tests talk to it by. Everything ends with its value: no
+//! process, file or port outlives its test.
+
+mod client;
+mod metrics;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use socket2::SockRef;
+
+pub use client::Client;
+pub use metrics::{Metrics, get};
 
 /// Nothing here takes that long; a test that waits longer has failed.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -256,106 +261,6 @@ impl Drop for Server {
     }
 }
 
-/// The answer of a sidecar to `GET path`: status and body; nothing if it does not answer.
-pub fn get(sidecar: SocketAddr, path: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect(sidecar).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let status = head.split(' ').nth(1)?.parse().ok()?;
-    Some((status, body.to_owned()))
-}
-
-/// A client; no read of it waits for ever.
-pub struct Client {
-    pub stream: TcpStream,
-}
-
-impl Client {
-    #[track_caller]
-    pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self { stream }
-    }
-
-    #[track_caller]
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.write_all(bytes.as_ref()).unwrap();
-    }
-
-    /// Reads exactly what is expected.
-    #[track_caller]
-    pub fn expect(&mut self, expected: impl AsRef<[u8]>) {
-        let expected = expected.as_ref();
-        let mut got = vec![0; expected.len()];
-        let mut length = 0;
-        while length < got.len() {
-            match self.stream.read(&mut got[length..]) {
-                Ok(0) => break,
-                Ok(read) => length += read,
-                Err(error) => panic!("{error} after {:?}", lossy(&got[..length])),
-            }
-        }
-        assert_eq!(lossy(&got[..length]), lossy(expected));
-    }
-
-    /// Sends, and expects the same back.
-    #[track_caller]
-    pub fn echo(&mut self, text: &str) {
-        self.send(text);
-        self.expect(text);
-    }
-
-    /// Everything until the server's FIN; a reset is a failure.
-    #[track_caller]
-    pub fn read_to_end(&mut self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        self.stream.read_to_end(&mut bytes).unwrap();
-        bytes
-    }
-
-    /// The server ends the connection in an orderly way and says nothing more.
-    #[track_caller]
-    pub fn expect_end(&mut self) {
-        assert_eq!(lossy(&self.read_to_end()), "");
-    }
-
-    /// The server resets the connection.
-    #[track_caller]
-    pub fn expect_reset(&mut self) {
-        let error = self.stream.read_to_end(&mut Vec::new()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-    }
-
-    /// Half-close: we say no more.
-    pub fn finish(&self) {
-        self.stream.shutdown(Shutdown::Write).unwrap();
-    }
-
-    /// Sends everything and half-closes, and reads all the while until the server's FIN.
-    #[track_caller]
-    pub fn exchange(&mut self, bytes: &[u8]) -> Vec<u8> {
-        let mut out = self.stream.try_clone().unwrap();
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                out.write_all(bytes).unwrap();
-                out.shutdown(Shutdown::Write).unwrap();
-            });
-            self.read_to_end()
-        })
-    }
-
-    /// Close with RST.
-    pub fn reset(self) {
-        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
-    }
-}
-
 /// Reads what a child says on standard error until that closes, in a thread of its own.
 pub fn read_log(child: &mut Child) -> (Log, JoinHandle<()>) {
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -369,93 +274,6 @@ pub fn read_log(child: &mut Child) -> (Log, JoinHandle<()>) {
         }
     });
     (log, reader)
-}
-
-fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// One scrape: each series, as it is written, with its value.
-#[derive(Debug, Default)]
-pub struct Metrics {
-    series: BTreeMap<String, f64>,
-}
-
-impl Metrics {
-    pub fn parse(text: &str) -> Self {
-        let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
-        let series = lines
-            .map(|line| {
-                let (name, value) = line.rsplit_once(' ').unwrap();
-                (name.to_owned(), value.parse().unwrap())
-            })
-            .collect();
-        Self { series }
-    }
-
-    /// One series, as in `talkback_connections{listener="main"}`.
-    #[track_caller]
-    pub fn get(&self, series: &str) -> f64 {
-        *self.series.get(series).unwrap_or_else(|| panic!("no series {series}\n{self}"))
-    }
-
-    /// Every series, as it is written.
-    pub fn series(&self) -> impl Iterator<Item = &str> {
-        self.series.keys().map(String::as_str)
-    }
-
-    /// All series of a metric added up.
-    pub fn sum(&self, name: &str) -> f64 {
-        let of_name = self.series.iter().filter(|(series, _)| {
-            series.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('{'))
-        });
-        of_name.map(|(_, value)| value).sum()
-    }
-
-    /// The closes by reason, all listeners together, without those at 0.
-    pub fn closes(&self) -> BTreeMap<String, u64> {
-        self.by_reason("talkback_connections_closed_total")
-    }
-
-    /// The rejections by reason, all listeners together, without those at 0.
-    pub fn rejections(&self) -> BTreeMap<String, u64> {
-        self.by_reason("talkback_connections_rejected_total")
-    }
-
-    fn by_reason(&self, name: &str) -> BTreeMap<String, u64> {
-        let mut reasons = BTreeMap::new();
-        for (series, value) in &self.series {
-            let Some(labels) = series.strip_prefix(name) else { continue };
-            let reason = labels.split("reason=\"").nth(1).unwrap().split('"').next().unwrap();
-            if *value > 0.0 {
-                *reasons.entry(reason.to_owned()).or_default() += *value as u64;
-            }
-        }
-        reasons
-    }
-
-    /// accepted = open + closed + rejected, which holds at rest.
-    pub fn adds_up(&self) -> bool {
-        let accepted = self.sum("talkback_connections_accepted_total");
-        let open = self.sum("talkback_connections");
-        let closed = self.sum("talkback_connections_closed_total");
-        let rejected = self.sum("talkback_connections_rejected_total");
-        accepted == open + closed + rejected
-    }
-
-    #[track_caller]
-    pub fn assert_ledger(&self) {
-        assert!(self.adds_up(), "the ledger does not add up\n{self}");
-    }
-}
-
-impl std::fmt::Display for Metrics {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (series, value) in self.series.iter().filter(|(_, value)| **value != 0.0) {
-            writeln!(f, "{series} {value}")?;
-        }
-        Ok(())
-    }
 }
 
 /// Waits until `is_so`, looking again and again; `what` is shown where it never is.
