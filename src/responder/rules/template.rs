@@ -362,6 +362,3 @@ pub(super) fn cut(written: &str) -> String {
         None => escaped,
     }
 }
-
-#[cfg(test)]
-mod tests;
