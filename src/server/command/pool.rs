@@ -129,7 +129,10 @@ enum State {
 
 struct Process<R> {
     state: State,
+    /// When it was ordered, and then when it started.
     since: Instant,
+    /// When it closed its output.
+    hung_up: Option<Instant>,
     /// In the order they were written.
     owed: VecDeque<Owed<R>>,
     /// How many of them were written, and not only given.
@@ -386,7 +389,7 @@ impl<R> Pool<R> {
         }
         self.leave(key, Why::HungUp);
         if let Some(process) = self.processes.get_mut(&key) {
-            process.since = now;
+            process.hung_up = Some(now);
         }
         self.arm(Some(now + LAST_BREATH));
         self.balance(now);
@@ -405,6 +408,8 @@ impl<R> Pool<R> {
         };
         let process = self.processes.remove(&key)?;
         let was_asked = !process.owed.is_empty() || why == Some(Why::Timeout);
+        let asked = process.owed.front().map(|owed| owed.written);
+        let was_steady = asked.is_some_and(|at| at >= process.since + STEADY);
         let was_brief = now.saturating_duration_since(process.since) < STEADY;
         let is_ours = matches!(why, Some(Why::Idle | Why::MaxRequests | Why::Stopped));
         let written: usize = process.owed.iter().map(|owed| owed.request.line.len()).sum();
@@ -415,7 +420,8 @@ impl<R> Pool<R> {
         if process.has_replied || (has_read && others_answer) {
             self.circuit.allow_one();
         } else if !is_ours {
-            if was_asked || was_brief || why == Some(Why::Protocol) {
+            // One that lived long before it was asked died of that message, or was killed.
+            if (was_asked && !was_steady) || was_brief || why == Some(Why::Protocol) {
                 self.note_death(now, key);
             } else {
                 self.circuit.pause(now);
@@ -437,7 +443,8 @@ impl<R> Pool<R> {
             self.fail_first(now, key, Failure::ReplyTimeout, Why::Timeout);
         }
         for (key, process) in &mut self.processes {
-            if process.state == State::Ending(Why::HungUp) && now >= process.since + LAST_BREATH {
+            let has_breathed = process.hung_up.is_some_and(|at| now >= at + LAST_BREATH);
+            if process.state == State::Ending(Why::HungUp) && has_breathed {
                 process.state = State::Ending(Why::LivedOn);
                 self.actions.push_back(Action::End(*key));
             }

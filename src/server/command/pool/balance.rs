@@ -117,6 +117,7 @@ impl<R> Pool<R> {
         let process = Process {
             state: State::Starting,
             since: now,
+            hung_up: None,
             owed: VecDeque::new(),
             written: 0,
             given: 0,
@@ -235,7 +236,7 @@ impl<R> Pool<R> {
             State::Live => {
                 process.owed.front().and_then(|owed| after(owed.written, limits.reply_timeout))
             }
-            State::Ending(Why::HungUp) => Some(process.since + LAST_BREATH),
+            State::Ending(Why::HungUp) => process.hung_up.map(|at| at + LAST_BREATH),
             State::Starting | State::Ending(_) => None,
         };
         let queue = self.queue.front().and_then(|first| after(first.arrived, limits.queue_timeout));

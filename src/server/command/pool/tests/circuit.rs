@@ -139,6 +139,74 @@ fn a_message_that_kills_takes_the_program_away_from_nobody_else() {
     stage.check("start 22");
 }
 
+/// Old ones that wait die together, as when somebody kills them, of which the pipes tell first or
+/// not. A message is on its way, and comes to each before it is known to be dead.
+#[track_caller]
+fn check_killed_by_hand(hangs_up: bool) {
+    const ALL: u64 = 8;
+    let mut stage = Stage::with_idle(Limits { min_processes: 8, max_processes: 8, ..limits() });
+    stage.pass(STEADY);
+    stage.request(1);
+    for key in (0..ALL).rev() {
+        assert_eq!(stage.said.pop(), Some(format!("0001 to {key}")));
+        if hangs_up {
+            stage.pool.hung_up(stage.now, Key(key));
+        }
+        stage.pool.ended(stage.now, Key(key), b"0001\n".len());
+        stage.listen();
+    }
+    stage.pass(100 * MS);
+    let started = stage.said.iter().find(|said| said.starts_with("start")).expect("another one");
+    assert_eq!(started, &format!("start {ALL}"));
+    assert!(!stage.said.iter().any(|said| said.starts_with("opened")), "{:?}", stage.said);
+    stage.forget();
+    stage.pool.started(stage.now, Key(ALL));
+    stage.check(&format!("0001 to {ALL}"));
+    assert_eq!(stage.reply(ALL), Some(1));
+}
+
+#[test]
+fn old_processes_that_are_killed_together_do_not_open_the_circuit() {
+    check_killed_by_hand(false);
+}
+
+#[test]
+fn nor_do_they_where_their_pipes_tell_of_it_first() {
+    check_killed_by_hand(true);
+}
+
+#[test]
+fn a_message_that_kills_now_and_then_leaves_a_quiet_program_to_all() {
+    let mut stage = Stage::with_idle(Limits { max_processes: 1, ..limits() });
+    for key in 0..8 {
+        stage.pass(STEADY);
+        stage.request(2);
+        stage.pool.ended(stage.now, Key(key), 0);
+        stage.check(&format!("0002 to {key}, 2 ProcessEnded"));
+        stage.pass(100 * MS);
+        stage.check(&format!("start {}", key + 1));
+        stage.pool.started(stage.now, Key(key + 1));
+    }
+}
+
+#[test]
+fn one_that_was_asked_when_it_was_young_and_never_read_counts_however_long_it_lived() {
+    let bounds = Limits { max_processes: 1, queue_timeout: None, reply_timeout: None, ..limits() };
+    let mut stage = Stage::with_idle(bounds);
+    stage.request(1);
+    for key in 0..3 {
+        stage.check(&format!("0001 to {key}"));
+        stage.pass(STEADY);
+        stage.pool.ended(stage.now, Key(key), b"0001\n".len());
+        // Twice as long each time.
+        stage.pass((100 << key) * MS - MS);
+        stage.check("");
+        stage.pass(MS);
+        stage.check(&format!("start {}", key + 1));
+        stage.pool.started(stage.now, Key(key + 1));
+    }
+}
+
 #[test]
 fn replies_of_those_that_run_do_not_hasten_the_starts_of_those_that_die() {
     let mut stage = Stage::with_idle(Limits { max_processes: 2, ..limits() });
