@@ -24,6 +24,7 @@ mod setup;
 mod shared;
 mod spawn;
 mod standard_error;
+mod starts;
 mod status;
 mod tokens;
 

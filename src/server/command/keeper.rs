@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{SendError, unbounded};
@@ -45,6 +45,7 @@ impl Keeper {
             orders,
             waiting,
             max_waiting,
+            is_full: AtomicBool::new(false),
             ends: Mutex::default(),
             is_stopping: AtomicBool::new(false),
             groups: ProgramGroups::default(),
@@ -61,14 +62,23 @@ impl Keeper {
     /// Has a process started; the order is told of the outcome, at once where it is refused.
     pub(in crate::server) fn spawn(&self, order: Order) {
         let Shared { orders, waiting, max_waiting, .. } = &*self.shared;
-        if order.is_connections && waiting.len() >= *max_waiting {
+        let is_connections = order.connection.is_some();
+        if is_connections && waiting.len() >= *max_waiting {
             return (order.started)(Err(SpawnError::Busy));
         }
-        let lane = if order.is_connections { waiting } else { orders };
+        let lane = if is_connections { waiting } else { orders };
         match lane.send(order) {
+            Ok(()) if is_connections && self.is_full() => {}
             Ok(()) => self.wake(),
             Err(SendError(order)) => (order.started)(Err(SpawnError::Stopped)),
         }
+    }
+
+    /// Whether somebody waits until others have done with their work. The keeper looks for orders
+    /// once more after it has denied it.
+    fn is_full(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.shared.is_full.load(Ordering::Relaxed)
     }
 
     /// Has a process ended: SIGTERM to its group, SIGKILL after 2 s to what is left of it. One that

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::metrics::ProcessGauge;
 use crate::metrics::names::ProcessState;
 
-use super::order::ProcessId;
+use super::order::{ProcessId, Progress};
 
 /// What has happened, a bit each.
 const STARTED: u8 = 1;
@@ -23,11 +23,12 @@ pub(super) struct Life {
     happened: AtomicU8,
     gauge: ProcessGauge,
     process: OnceLock<(ProcessId, Instant)>,
+    spoke: OnceLock<Instant>,
 }
 
 impl Life {
     pub(super) fn new(gauge: ProcessGauge) -> Self {
-        Self { happened: AtomicU8::new(0), gauge, process: OnceLock::new() }
+        Self { happened: AtomicU8::new(0), gauge, process: OnceLock::new(), spoke: OnceLock::new() }
     }
 
     /// Returns what had happened before.
@@ -65,6 +66,10 @@ impl Life {
         self.happen(ENDED) & LEFT == 0
     }
 
+    pub(super) fn progress(&self) -> Progress {
+        Progress { spoke: self.spoke.get().copied(), has_ended: self.has(ENDED) }
+    }
+
     /// Whether its connection has ended.
     pub(super) fn is_left(&self) -> bool {
         self.has(LEFT)
@@ -85,6 +90,14 @@ impl Life {
     /// Whether it is clear whether it runs.
     pub(super) fn is_decided(&self) -> bool {
         self.has(STARTED | NOT_STARTED)
+    }
+
+    /// It has said something.
+    pub(super) fn note_word(&self) {
+        if self.spoke.get().is_none() {
+            // Nobody else sets it.
+            let _ = self.spoke.set(Instant::now());
+        }
     }
 
     pub(super) fn has_failed(&self) -> bool {

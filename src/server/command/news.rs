@@ -3,6 +3,7 @@
 
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
@@ -63,7 +64,8 @@ impl Reporter {
             program: program.clone(),
             environment: Vec::new(),
             ends: Box::new(|| Some(theirs)),
-            is_connections: false,
+            ordered: Instant::now(),
+            connection: None,
             started: Box::new(move |result| {
                 let process = result.as_ref().ok().copied();
                 let started = result.map(|process| Started { process, ends: ours });

@@ -5,6 +5,7 @@ use std::io;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use crossbeam_channel::Sender;
 use mio::{Token, Waker};
@@ -40,8 +41,10 @@ pub(in crate::server) struct Order {
     pub(in crate::server) environment: Vec<(String, String)>,
     /// Asked for when its turn has come.
     pub(in crate::server) ends: TheirEnds,
-    /// Not of a pool, which has a bound of its own and comes first.
-    pub(in crate::server) is_connections: bool,
+    /// When it was given.
+    pub(in crate::server) ordered: Instant,
+    /// `None`: of a pool, which has a bound of its own and comes first.
+    pub(in crate::server) connection: Option<Watch>,
     pub(in crate::server) started: Begun,
     pub(in crate::server) ended: Ended,
 }
@@ -49,6 +52,16 @@ pub(in crate::server) struct Order {
 /// The process's own ends of its standard input and output, which close after `started` was told;
 /// `None`: nobody wants it any more.
 pub(in crate::server) type TheirEnds = Box<dyn FnOnce() -> Option<Ends> + Send>;
+
+/// How far the process of a connection is.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::server) struct Progress {
+    /// When it said its first.
+    pub(in crate::server) spoke: Option<Instant>,
+    pub(in crate::server) has_ended: bool,
+}
+
+pub(in crate::server) type Watch = Box<dyn Fn() -> Progress + Send>;
 
 pub(in crate::server) type Begun = Box<dyn FnOnce(Result<ProcessId, SpawnError>) + Send>;
 
@@ -86,6 +99,8 @@ pub(super) struct Shared {
     /// Of connections: up to `max_waiting`, and a few more where threads order at once.
     pub(super) waiting: Sender<Order>,
     pub(super) max_waiting: usize,
+    /// As many processes are at work as may be; the keeper need not be woken for one more.
+    pub(super) is_full: AtomicBool,
     /// Of whom the end is wanted. Never more than there are processes, so that it needs no bound.
     pub(super) ends: Mutex<BTreeSet<ProcessId>>,
     pub(super) is_stopping: AtomicBool,

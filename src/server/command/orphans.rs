@@ -32,10 +32,17 @@ pub(super) fn reap(is_ours: impl Fn(u32) -> bool) {
     }
 }
 
+/// Whether a process runs or wants to, and does not wait for anything. Nobody knows where /proc
+/// does not show it.
+pub(super) fn is_running(pid: u32) -> bool {
+    stat(&pid.to_string()).is_some_and(|stat| stat.is_running)
+}
+
 /// What is used of /proc/PID/stat (proc(5)).
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     pid: i32,
+    is_running: bool,
     is_zombie: bool,
     parent: i32,
     session: i32,
@@ -52,10 +59,11 @@ fn parse(stat: &str) -> Option<Stat> {
     // The name stands in brackets, and may hold anything.
     let (pid, rest) = stat.split_once(" (")?;
     let mut fields = rest.rsplit_once(") ")?.1.split(' ');
-    let is_zombie = fields.next()? == "Z";
+    let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
     let session = fields.nth(1)?.parse().ok()?;
-    Some(Stat { pid: pid.parse().ok()?, is_zombie, parent, session })
+    let (is_running, is_zombie) = (state == "R", state == "Z");
+    Some(Stat { pid: pid.parse().ok()?, is_running, is_zombie, parent, session })
 }
 
 #[cfg(test)]
@@ -64,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_name_with_brackets_does_not_shift_the_fields() {
-        let expected = Stat { pid: 7, is_zombie: true, parent: 1, session: 3 };
+        let expected = Stat { pid: 7, is_running: false, is_zombie: true, parent: 1, session: 3 };
         assert_eq!(parse("7 (a) Z 9 (b)) Z 1 2 3 0 -1 4 5"), Some(expected));
         assert_eq!(parse("7 (a"), None);
         assert!(stat("self").is_some_and(|own| !own.is_zombie));

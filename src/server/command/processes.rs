@@ -5,7 +5,7 @@ use std::io;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
@@ -19,6 +19,7 @@ use super::order::{Order, ProcessId, Shared, SpawnError, WAKER};
 use super::orphans;
 use super::spawn::{self, Berths, Spawned};
 use super::standard_error::{Found, SHARE_BYTES};
+use super::starts::{PATIENCE, Starts};
 
 /// From SIGTERM to SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
@@ -50,6 +51,9 @@ pub(super) struct Processes {
     berths: Berths,
     /// Those of pools, which few connections or many wait for, and those of connections.
     orders: [Receiver<Order>; 2],
+    /// The first of the latter, which waits until others have done with their work.
+    held: Option<Order>,
+    starts: Starts,
     children: BTreeMap<usize, Child>,
     /// What is to be done for whom, and when. What has become needless is passed over.
     due: BTreeSet<(Instant, usize, Due)>,
@@ -88,6 +92,8 @@ impl Processes {
             shared,
             berths,
             orders,
+            held: None,
+            starts: Starts::new(),
             children: BTreeMap::new(),
             due: BTreeSet::new(),
             next: 0,
@@ -149,13 +155,17 @@ impl Processes {
     }
 
     fn wait(&self) -> Option<Duration> {
-        if !self.orders.iter().all(Receiver::is_empty) || !self.shared.ends.lock().is_empty() {
+        let [first, behind] = &self.orders;
+        let is_ordered = !first.is_empty() || (self.held.is_none() && !behind.is_empty());
+        if is_ordered || !self.shared.ends.lock().is_empty() {
             return Some(Duration::ZERO);
         }
+        let held_until = self.held.as_ref().map(|order| order.ordered + PATIENCE);
+        let start_at = held_until.map(|until| self.starts.wake().map_or(until, |at| at.min(until)));
         let first = self.due.first().map(|(at, ..)| *at);
         let latest = self.stopping.map(|since| since + GRACE + GRACE_OF_THE_KERNEL);
         let look_at = (!self.bereaved.is_empty()).then_some(self.look_at);
-        let next = [first, latest, look_at, self.orphans].into_iter().flatten().min()?;
+        let next = [start_at, first, latest, look_at, self.orphans].into_iter().flatten().min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
@@ -164,14 +174,37 @@ impl Processes {
     fn take_orders(&mut self) {
         let most = if self.stopping.is_some() { usize::MAX } else { SPAWNS_A_TURN };
         for _ in 0..most {
-            let [first, behind] = &self.orders;
-            let Ok(order) = first.try_recv().or_else(|_| behind.try_recv()) else { break };
+            let Some(order) = self.next_order() else { break };
             self.take(order);
         }
     }
 
+    fn next_order(&mut self) -> Option<Order> {
+        let [first, behind] = &self.orders;
+        if let Ok(order) = first.try_recv() {
+            return Some(order);
+        }
+        if self.held.is_none() {
+            self.held = behind.try_recv().ok();
+        }
+        let ordered = self.held.as_ref()?.ordered;
+        if self.may_start(ordered) { self.held.take() } else { None }
+    }
+
+    /// Whether the process of a connection may start now that was ordered then. If not, it is
+    /// looked again, and whoever orders more need not wake this thread.
+    fn may_start(&mut self, ordered: Instant) -> bool {
+        let now = Instant::now();
+        let is_due = self.stopping.is_some() || now >= ordered + PATIENCE;
+        let may_start = is_due || self.starts.has_room(now);
+        self.shared.is_full.store(!may_start, Ordering::Relaxed);
+        // What was not told before is seen after.
+        fence(Ordering::SeqCst);
+        may_start
+    }
+
     fn take(&mut self, order: Order) {
-        let Order { program, environment, ends, is_connections, started, ended } = order;
+        let Order { program, environment, ends, connection, started, ended, .. } = order;
         let Some(ends) = ends() else { return started(Err(SpawnError::Unwanted)) };
         if self.shared.is_stopping.load(Ordering::SeqCst) {
             return started(Err(SpawnError::Stopped));
@@ -184,8 +217,8 @@ impl Processes {
         let id = ProcessId { number: self.next, pid: pid.as_raw_pid().cast_unsigned() };
         self.next += 1;
         debug!(listener = program.listener, pid = id.pid(), "process started");
-        let mut child =
-            Child::new(id, program, (pid, pidfd), standard_error, ended, is_connections);
+        let is_survived = connection.is_some();
+        let mut child = Child::new(id, program, (pid, pidfd), standard_error, ended, is_survived);
         let (end, said) = (Token(id.number * 2), said(id.number));
         if let Err(error) = child.register(self.poll.registry(), end, said) {
             spawn::discard(pid);
@@ -193,6 +226,9 @@ impl Processes {
         }
         self.shared.groups.insert(pid);
         self.children.insert(id.number, child);
+        if let Some(watch) = connection {
+            self.starts.begin(Instant::now(), id.pid(), watch);
+        }
         started(Ok(id));
     }
 

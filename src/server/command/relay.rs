@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
@@ -51,13 +51,14 @@ impl Exchange {
     /// Has a process started for that connection. Until it runs the pipe holds what it is written,
     /// so that the worker need not be woken for its start; and if there is none, the pipe tells.
     fn order(self: &Arc<Self>, conduit: &Arc<Conduit>, environment: Vec<(String, String)>) {
-        let waiting = conduit.clone();
+        let (waiting, starting) = (conduit.clone(), conduit.clone());
         let [first, last] = [(); 2].map(|()| (self.clone(), conduit.clone()));
         self.keeper.spawn(Order {
             program: self.program.clone(),
             environment,
             ends: Box::new(move || waiting.take_ends()),
-            is_connections: true,
+            ordered: Instant::now(),
+            connection: Some(Box::new(move || starting.life.progress())),
             started: Box::new(move |result| first.0.started(&first.1.life, result)),
             ended: Box::new(move |process, status| {
                 let (exchange, conduit) = last;

@@ -279,7 +279,11 @@ impl Relays {
         let Some(output) = &relay.output else { return Output::End };
         // Before the look: what it wrote before its end is there then.
         let has_ended = relay.conduit.life.has_ended();
-        match read_into(output, buffer) {
+        let read = read_into(output, buffer);
+        if read != Err(Errno::AGAIN) {
+            relay.conduit.life.note_word();
+        }
+        match read {
             Ok(length) if length > 0 => {
                 relay.idle_since = relay.idle_since.map(|_| now);
                 Output::Bytes(length)

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, unbounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::order::{Order, ProcessId, SpawnError};
+use super::order::{Order, ProcessId, Progress, SpawnError, Watch};
 use super::pipes::pipes;
 use super::{Keeper, KeeperThread, Program, Setup};
 
@@ -84,7 +84,8 @@ impl Stage {
             program: program.clone(),
             environment: environment.iter().map(owned).collect(),
             ends: Box::new(|| Some(theirs)),
-            is_connections: false,
+            ordered: Instant::now(),
+            connection: None,
             started: Box::new(move |outcome| told.send(outcome).unwrap()),
             ended: Box::new(move |process, status| {
                 // The test may be over before the process is.

@@ -87,7 +87,8 @@ fn fifty(stage: &Stage, ends: &Arc<AtomicUsize>) -> Vec<OwnedFd> {
             program: program.clone(),
             environment: Vec::new(),
             ends: Box::new(|| Some(theirs)),
-            is_connections: false,
+            ordered: Instant::now(),
+            connection: None,
             started: Box::new(move |outcome| told.send(outcome).unwrap()),
             ended: Box::new(move |_, _| {
                 ends.fetch_add(1, Ordering::SeqCst);
@@ -126,7 +127,8 @@ fn a_stop_with_fifty_processes_takes_two_seconds_and_leaves_none() {
         program: Arc::new(Program::resolve("main", &program(&["true"]), |_| {}).unwrap()),
         environment: Vec::new(),
         ends: Box::new(|| Some(pipes().unwrap().1)),
-        is_connections: false,
+        ordered: Instant::now(),
+        connection: None,
         started: Box::new(move |outcome| told.send(outcome).unwrap()),
         ended: Box::new(|_, _| {}),
     });

@@ -144,11 +144,14 @@ fn connections_wait_up_to_their_bound_and_behind_pools_and_none_is_forgotten() {
     let missing = Arc::new(Program { file: "/no/such/file".into(), ..resolved() });
     let order = |is_connections: bool, name: usize| {
         let told = told.clone();
+        let connection = is_connections
+            .then(|| -> Watch { Box::new(|| Progress { spoke: None, has_ended: true }) });
         stage.keeper.spawn(Order {
             program: missing.clone(),
             environment: Vec::new(),
             ends: Box::new(move || (name != MAX_WAITING).then(|| pipes().unwrap().1)),
-            is_connections,
+            ordered: Instant::now(),
+            connection,
             started: Box::new(move |outcome| told.send((name, outcome.unwrap_err())).unwrap()),
             ended: Box::new(|_, _| {}),
         });
@@ -157,7 +160,8 @@ fn connections_wait_up_to_their_bound_and_behind_pools_and_none_is_forgotten() {
         program: missing.clone(),
         environment: Vec::new(),
         ends: Box::new(|| Some(pipes().unwrap().1)),
-        is_connections: false,
+        ordered: Instant::now(),
+        connection: None,
         started: Box::new(move |_| {
             reached.send(()).unwrap();
             let _ = released.recv();
@@ -198,7 +202,8 @@ fn a_panic_in_what_is_told_costs_no_process_and_the_thread_gives_up_when_it_is_t
             program: stage.program(&program(&["true"])),
             environment: Vec::new(),
             ends: Box::new(|| Some(pipes().unwrap().1)),
-            is_connections: false,
+            ordered: Instant::now(),
+            connection: None,
             started: Box::new(|_| panic!("one that the test wants")),
             ended: Box::new(|_, _| {}),
         });

@@ -1,6 +1,8 @@
 //! What a client says before its process runs, however long that takes and whether or not it ever
 //! does.
 
+use std::time::Instant;
+
 use super::*;
 
 /// More than a pipe holds.
@@ -79,4 +81,41 @@ fn who_leaves_before_the_start_leaves_no_descriptor() {
     let most = before + CLIENTS / 2;
     eventually("theirs are closed", || descriptors() <= most);
     assert_eq!(of_main(&server.metrics(), "starts_total"), 0.0, "the test is too slow");
+}
+
+#[test]
+fn more_starts_than_there_are_processors_wait_until_others_have_done_with_theirs() {
+    let processors = std::thread::available_parallelism().unwrap().get();
+    // At work from its first instruction on; then it says since when and until when it was.
+    let script = "from=$EPOCHREALTIME; for ((i = 0; i < 60000; i++)); do :; done; \
+                  echo $from $EPOCHREALTIME; read line";
+    let server = each(&format!("[\"bash\", \"-c\", \"{script}\"]"), "");
+    let converse = |mut client: Client| {
+        client.finish();
+        let said = String::from_utf8(client.read_to_end()).unwrap();
+        let (from, until) = said.trim_end().split_once(' ').unwrap();
+        (from.parse::<f64>().unwrap(), until.parse::<f64>().unwrap())
+    };
+    // Where it has to be read from the disk first, it waits for that.
+    converse(server.connect());
+    let clients: Vec<_> = (0..=processors).map(|_| server.connect()).collect();
+    let (mut from, mut until): (Vec<_>, Vec<_>) = clients.into_iter().map(converse).unzip();
+    from.sort_by(f64::total_cmp);
+    until.sort_by(f64::total_cmp);
+    for (done, next) in until.iter().zip(&from[processors..]) {
+        assert!(done <= next, "from {from:?} until {until:?}");
+    }
+}
+
+#[test]
+fn nobody_waits_for_ever_until_others_have_done_with_their_start() {
+    let processors = std::thread::available_parallelism().unwrap().get();
+    let server = each(&sh("while :; do :; done"), "");
+    let _clients: Vec<_> = (0..=processors).map(|_| server.connect()).collect();
+    let began = Instant::now();
+    let has_started =
+        |metrics: &Metrics| of_main(metrics, "starts_total") == processors as f64 + 1.0;
+    server.eventually("the last one has started", has_started);
+    let took = began.elapsed();
+    assert!((2.0..4.0).contains(&took.as_secs_f64()), "{took:?}");
 }
