@@ -178,11 +178,11 @@ fn repeated(repetition: &Repetition) -> Vec<Piece> {
 /// What all begin with, and what all end with.
 fn alternated(parts: &[Hir]) -> Vec<Piece> {
     let mut all = parts.iter().map(pieces);
-    let Some(mut first) = all.next() else { return vec![Piece::Unknown] };
-    let mut last = first.clone();
+    let Some(one) = all.next() else { return vec![Piece::Unknown] };
+    let (mut first, mut last) = (one.clone(), one.clone());
     let mut is_same = true;
     for other in all {
-        is_same &= other == first;
+        is_same &= other == one;
         let alike = |(one, other): &(&Piece, &Piece)| one == other && **one != Piece::Unknown;
         let begin = first.iter().zip(&other).take_while(alike).count();
         let end = last.iter().rev().zip(other.iter().rev()).take_while(alike).count();
@@ -190,7 +190,7 @@ fn alternated(parts: &[Hir]) -> Vec<Piece> {
         last.drain(..last.len() - end);
     }
     if is_same {
-        return first;
+        return one;
     }
     first.push(Piece::Unknown);
     first.extend(last);

@@ -1,6 +1,7 @@
 //! Conversations with rules. Here is what the tests are told with: books, shortly written, and a
 //! connection.
 
+mod covered;
 mod endings;
 mod generated;
 mod matching;
@@ -74,6 +75,11 @@ impl Rule {
 
 fn book(rules: impl IntoIterator<Item = Rule>) -> RuleBook {
     RuleBook { rules: rules.into_iter().collect(), ..RuleBook::default() }
+}
+
+#[track_caller]
+fn is_taken(rules: impl IntoIterator<Item = Rule>) {
+    Rules::compile(&book(rules)).unwrap();
 }
 
 fn variables<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
