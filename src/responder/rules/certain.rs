@@ -50,11 +50,6 @@ impl Certainties {
         Self { exact, folded: certain(folding.folded(&literal.text)) }
     }
 
-    /// The one text that it matches.
-    pub(super) fn whole(&self) -> Option<&str> {
-        self.exact.iter().find(|certain| certain.is_whole).map(|certain| &*certain.text)
-    }
-
     pub(super) fn of(hir: &Hir, folding: &Folding) -> Self {
         let pieces = pieces(hir);
         let properties = hir.properties();

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use regex_syntax::hir::{ClassUnicode, ClassUnicodeRange};
+use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, Hir, HirKind};
 
 /// Folds texts to compare them with some literals: only what these hold has to be known. ASCII
 /// becomes lower case without a look at the table.
@@ -62,6 +62,28 @@ impl Folding {
 /// Whether no character of the text has another case.
 pub(super) fn is_caseless(text: &str) -> bool {
     text.chars().all(|character| alike(character).len() == 1)
+}
+
+/// Whether each character of a pattern stands there in all of its cases.
+pub(super) fn ignores_case(pattern: &Hir) -> bool {
+    match pattern.kind() {
+        HirKind::Empty | HirKind::Look(_) => true,
+        HirKind::Literal(literal) => str::from_utf8(&literal.0).is_ok_and(is_caseless),
+        HirKind::Class(class) => {
+            let class = match class {
+                Class::Unicode(class) => Some(class.clone()),
+                Class::Bytes(class) => class.to_unicode_class(),
+            };
+            class.is_some_and(|class| {
+                let mut folded = class.clone();
+                folded.case_fold_simple();
+                folded.ranges() == class.ranges()
+            })
+        }
+        HirKind::Repetition(repetition) => ignores_case(&repetition.sub),
+        HirKind::Capture(capture) => ignores_case(&capture.sub),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => parts.iter().all(ignores_case),
+    }
 }
 
 /// The bytes of the shortest character that equals this one when case is ignored.

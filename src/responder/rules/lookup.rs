@@ -204,6 +204,10 @@ impl Lookup {
         best
     }
 
+    pub(super) fn pattern(&self, pattern: usize) -> &Pattern {
+        &self.patterns[pattern]
+    }
+
     /// Whether the rule fits, by itself: for a person who asks, not for a server that answers.
     pub(super) fn fits(&self, rule: usize, text: &str) -> bool {
         let compare = |literal: &Literal, holds: fn(&str, &str) -> bool| match literal.ignores_case

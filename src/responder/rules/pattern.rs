@@ -1,6 +1,8 @@
 //! Regular expressions: linear in the text, bounded in what they may become, and all of a book's
 //! tried in one pass.
 
+use std::sync::Arc;
+
 use regex_automata::meta::{Cache, Config, Regex};
 use regex_automata::nfa::thompson::WhichCaptures;
 use regex_automata::util::primitives::NonMaxUsize;
@@ -10,7 +12,7 @@ use regex_syntax::hir::literal::Extractor;
 use regex_syntax::hir::{Hir, Look, LookSet};
 
 use super::certain::Certainties;
-use super::fold::Folding;
+use super::fold::{Folding, ignores_case};
 use super::template::Mistake;
 
 /// How long a pattern may be.
@@ -32,7 +34,7 @@ const MAX_TABLE_BYTES: usize = 64 << 10;
 /// One regular expression.
 #[derive(Debug, Clone)]
 pub(super) struct Pattern {
-    hir: Hir,
+    hir: Arc<Hir>,
     regex: Regex,
     /// The names of its groups, the whole match first.
     groups: Vec<Option<String>>,
@@ -73,7 +75,7 @@ impl Pattern {
         })?;
         let first = regex.group_info().pattern_names(regex_automata::PatternID::ZERO);
         let groups: Vec<_> = first.map(|name| name.map(str::to_owned)).collect();
-        Ok(Self { hir, regex, groups, ignores_case: ignore_case })
+        Ok(Self { hir: Arc::new(hir), regex, groups, ignores_case: ignore_case })
     }
 
     pub(super) fn groups(&self) -> &[Option<String>] {
@@ -102,6 +104,17 @@ impl Pattern {
         let properties = self.hir.properties();
         let at_start = LookSet::singleton(Look::Start);
         properties.minimum_len() == Some(0) && properties.look_set().subtract(at_start).is_empty()
+    }
+
+    /// Those that it has anywhere.
+    pub(super) fn looks(&self) -> LookSet {
+        self.hir.properties().look_set()
+    }
+
+    /// Whether it matches a text in every case in which it may be written, or in none, but for
+    /// what its looks see.
+    pub(super) fn ignores_all_case(&self) -> bool {
+        ignores_case(&self.hir)
     }
 
     /// `None`: nothing that could be looked for.
@@ -162,7 +175,7 @@ pub(super) struct SetCache {
 impl PatternsAtOnce {
     /// `None` when together they would become too large.
     pub(super) fn new(patterns: &[&Pattern]) -> Option<Self> {
-        let hirs: Vec<&Hir> = patterns.iter().map(|pattern| &pattern.hir).collect();
+        let hirs: Vec<&Hir> = patterns.iter().map(|pattern| &*pattern.hir).collect();
         let config = Config::new()
             .match_kind(MatchKind::All)
             .which_captures(WhichCaptures::None)

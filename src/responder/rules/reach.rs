@@ -1,6 +1,9 @@
 //! Rules that never answer, because an earlier one always does. What is found is so; a cover by
-//! several rules together, or by a pattern for more than one text, is not looked for, and of a
-//! pattern only the texts are known that stand in whatever it matches.
+//! several rules together is not looked for. Of a rule only the texts are known that stand in
+//! whatever it answers: an earlier one that answers such a text, whatever is around it, covers it.
+//! Whether a pattern matches all that another one does is not asked.
+
+mod by_patterns;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,7 +12,9 @@ use super::checked::{Literal, Test, ignoring};
 use super::fold::{Folding, is_caseless};
 use super::literals::{Gathered, Literals, NONE};
 use super::marks::Marks;
-use super::pattern::{Pattern, PatternsAtOnce, SetCache};
+use super::pattern::Pattern;
+
+use by_patterns::ByPatterns;
 
 /// A rule, as far as it decides what reaches the next ones.
 pub(super) struct Subject<'a> {
@@ -28,7 +33,9 @@ type When<'a> = Vec<(&'a str, &'a str)>;
 /// Each rule that an earlier one covers, with the first such. Rules are covered by those that ask
 /// for no more of the state, so these are grouped by what they ask for.
 pub(super) fn covered(subjects: &[Subject<'_>], patterns: &[Pattern]) -> Vec<(usize, usize)> {
-    let folding = Folding::of(ignoring(subjects.iter().filter_map(|subject| subject.test)));
+    let ignoring = ignoring(subjects.iter().filter_map(|subject| subject.test));
+    // Patterns that ignore case have these three times.
+    let folding = Folding::of(ignoring.chain(["ks"]));
     let mut groups: HashMap<When<'_>, Group<'_>> = HashMap::new();
     for (rule, subject) in (0..).zip(subjects) {
         if let Some(test) = subject.test
@@ -134,28 +141,24 @@ impl Group<'_> {
         folding: &Folding,
     ) -> Vec<(u32, u32)> {
         let asking = std::mem::take(&mut self.asking);
-        let is_text = |test: &Test| match test {
-            Test::Equals(text) => !text.ignores_case,
-            Test::Matches(pattern) => of_patterns[*pattern].whole().is_some(),
-            Test::Any | Test::Prefix(_) | Test::Contains(_) => false,
-        };
-        let asks_texts = asking.iter().any(|(_, test)| is_text(test));
-        let mut cover = Cover::new(self, patterns, asks_texts);
+        let first_pattern = self.patterns.values().min().copied().unwrap_or(NONE);
+        let asks_patterns = asking.iter().any(|(rule, _)| *rule > first_pattern);
+        let mut cover = Cover::new(self, patterns, asks_patterns);
         let first = asking.into_iter().map(|(rule, test)| {
             let first = match test {
                 Test::Any => cover.any,
                 Test::Matches(pattern) => {
                     let own = cover.patterns.get(pattern).copied().unwrap_or(NONE);
-                    cover.first(&of_patterns[*pattern], own)
+                    cover.first(&of_patterns[*pattern], own.min(rule))
                 }
                 Test::Equals(text) => {
-                    cover.first(&Certainties::of_literal(text, true, true, folding), NONE)
+                    cover.first(&Certainties::of_literal(text, true, true, folding), rule)
                 }
                 Test::Prefix(text) => {
-                    cover.first(&Certainties::of_literal(text, true, false, folding), NONE)
+                    cover.first(&Certainties::of_literal(text, true, false, folding), rule)
                 }
                 Test::Contains(text) => {
-                    cover.first(&Certainties::of_literal(text, false, false, folding), NONE)
+                    cover.first(&Certainties::of_literal(text, false, false, folding), rule)
                 }
             };
             (rule, first)
@@ -170,19 +173,14 @@ struct Cover {
     exact: (Literals, Marks),
     folded: (Literals, Marks),
     patterns: BTreeMap<usize, u32>,
-    /// With the rule of each.
-    at_once: Option<(PatternsAtOnce, SetCache, Vec<u32>)>,
+    by_patterns: Option<ByPatterns>,
 }
 
 impl Cover {
-    fn new(group: Group<'_>, patterns: &[Pattern], asks_texts: bool) -> Self {
+    fn new(group: Group<'_>, patterns: &[Pattern], asks_patterns: bool) -> Self {
         let Group { any, exact, folded, patterns: own, asking: _ } = group;
-        let at_once = if asks_texts && !own.is_empty() {
-            PatternsAtOnce::new(&own.keys().map(|at| &patterns[*at]).collect::<Vec<_>>())
-        } else {
-            None
-        };
-        let rules: Vec<u32> = own.values().copied().collect();
+        let by_rules = || own.iter().map(|(at, rule)| (*at, *rule));
+        let by_patterns = asks_patterns.then(|| ByPatterns::new(by_rules(), patterns)).flatten();
         // Literals that are too many are a fault that others see.
         let arrange = |texts: &Gathered| {
             let literals = Literals::new(texts).unwrap_or_default();
@@ -194,10 +192,7 @@ impl Cover {
             exact: arrange(&exact),
             folded: arrange(&folded),
             patterns: own,
-            at_once: at_once.map(|set| {
-                let cache = set.create_cache();
-                (set, cache, rules)
-            }),
+            by_patterns,
         }
     }
 
@@ -210,9 +205,13 @@ impl Cover {
         for certain in &certainties.exact {
             best = first_literal(&mut self.exact, certain, best);
         }
-        if let (Some(text), Some((set, cache, rules))) = (certainties.whole(), &mut self.at_once) {
-            let found = set.find(text, cache).map(|pattern| rules[pattern]);
-            best = found.min().unwrap_or(NONE).min(best);
+        if let Some(patterns) = &self.by_patterns {
+            for certain in &certainties.exact {
+                best = patterns.first(certain, best);
+            }
+            for certain in &certainties.folded {
+                best = patterns.first_folded(certain, best);
+            }
         }
         best
     }

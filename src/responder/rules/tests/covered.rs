@@ -51,8 +51,56 @@ fn a_rule_that_can_be_reached_is_taken() {
     leaves(matches("^$"), any());
     leaves(matches(r"\b"), any());
     leaves(any().when("x", "").sets("x", "1"), any());
-    // By what is not a text for its own case alone.
     leaves(matches("a$"), prefix("a"));
+}
+
+#[test]
+fn a_pattern_covers_what_always_has_a_text_that_it_matches() {
+    covers(matches("^VOLT"), prefix("VOLT:"));
+    covers(matches("^VO+LT"), prefix("VOLT:"));
+    covers(matches("(?m)^VOLT"), prefix("VOLT:"));
+    covers(matches("^(?:A|V+)"), prefix("VOLT:"));
+    covers(matches("[A-Z]{4}"), contains("VOLT"));
+    covers(matches("VOLT"), matches("^([0-9]+)VOLT$"));
+    covers(matches("^V"), matches("^V [0-9]$"));
+    covers(matches("^V [a-z]"), matches("^V x([0-9]+)$"));
+    covers(matches("VOLTS?"), matches("x+VOLT$"));
+    covers(matches("^é."), prefix("é世"));
+    covers(matches(r"^V\b"), equals("V 1"));
+}
+
+#[test]
+fn a_pattern_whose_match_depends_on_what_stands_around_a_text_does_not_cover_it() {
+    leaves(matches("^VOLT:1"), prefix("VOLT:"));
+    leaves(matches("^VOLT$"), prefix("VOLT"));
+    leaves(matches("(?m)^VOLT$"), prefix("VOLT"));
+    leaves(matches(r"(?mR)V\r$"), prefix("V\r"));
+    leaves(matches(r"^VOLT\b"), prefix("VOLT"));
+    leaves(matches(r"\bVOLT"), contains("VOLT"));
+    leaves(matches("^VOLT"), contains("VOLT"));
+    leaves(matches("(?m)^VOLT"), contains("VOLT"));
+    leaves(matches("^VOLT"), matches("VOLT$"));
+    leaves(matches("^V [0-5]"), matches("^V [0-9]$"));
+}
+
+#[test]
+fn a_pattern_that_ignores_case_covers_what_is_told_apart_by_case_alone() {
+    covers(matches("(?i)foo"), contains("FOO"));
+    covers(matches("foo").ignoring_case(), contains("FOO").ignoring_case());
+    covers(matches("^foo").ignoring_case(), prefix("Foo bar").ignoring_case());
+    covers(matches("^volts"), matches("^volts [0-9]"));
+    covers(matches("^volts").ignoring_case(), matches("^VOLTS [0-9]").ignoring_case());
+    covers(matches("^é$").ignoring_case(), equals("É").ignoring_case());
+    covers(matches("^[0-9a-z]+$").ignoring_case(), equals("k1").ignoring_case());
+    covers(matches("^[0-9]"), prefix("1a").ignoring_case());
+    covers(matches("^k.$").ignoring_case(), matches("^\u{212A}a$").ignoring_case());
+    leaves(matches("foo"), contains("foo").ignoring_case());
+    leaves(matches("foo"), matches("foo").ignoring_case());
+    leaves(matches("(?i)f(?-i)oo"), contains("foo").ignoring_case());
+    leaves(matches("(?i-u)k"), contains("k").ignoring_case());
+    leaves(matches("[a-z]"), contains("foo").ignoring_case());
+    leaves(matches(r"(?-u:k\b)").ignoring_case(), equals("k").ignoring_case());
+    leaves(matches("^foo$").ignoring_case(), prefix("foo").ignoring_case());
 }
 
 #[test]

@@ -80,8 +80,26 @@ fn messages() -> impl Strategy<Value = Vec<String>> {
 
 /// A pattern of a few characters, in all the ways in which they may stand together.
 fn pattern() -> impl Strategy<Value = String> {
-    const LEAVES: [&str; 12] =
-        ["a", "b", "A", "ab", "ba", "[ab]", "[aA]", ".", "", "^", "$", "(?i)b"];
+    const LEAVES: [&str; 18] = [
+        "a",
+        "b",
+        "A",
+        "ab",
+        "ba",
+        "[ab]",
+        "[aA]",
+        ".",
+        "",
+        "^",
+        "$",
+        "(?i)b",
+        "k",
+        "(?i)ka",
+        "(?m:^)",
+        "(?m:$)",
+        r"\b",
+        r"(?-u:\b)",
+    ];
     let leaf = select(&LEAVES[..]).prop_map(str::to_owned);
     let ends = (prop::option::of(Just("^")), prop::option::of(Just("$")));
     let inner = leaf.prop_recursive(4, 12, 3, |inner| {
@@ -99,11 +117,12 @@ fn pattern() -> impl Strategy<Value = String> {
 
 /// All texts of up to four of these characters.
 fn few() -> impl Iterator<Item = String> {
+    const FEW: [char; 5] = ['a', 'b', 'A', '\n', '\u{212A}'];
     (0..=4_u32).flat_map(|length| {
-        (0..3_usize.pow(length)).map(move |mut number| {
+        (0..FEW.len().pow(length)).map(move |mut number| {
             let next = |_| {
-                let character = ['a', 'b', 'A'][number % 3];
-                number /= 3;
+                let character = FEW[number % FEW.len()];
+                number /= FEW.len();
                 character
             };
             (0..length).map(next).collect()
@@ -193,6 +212,23 @@ proptest! {
         let book = book(literals.chain([last]));
         let texts: Vec<String> = few().collect();
         trial::check(&book, &texts);
+    }
+
+    #[test]
+    fn a_rule_is_only_told_as_never_reached_if_no_text_reaches_it(
+        rules in vec((0..5_usize, "[abA]{1,2}", pattern(), any::<bool>()), 2..4),
+    ) {
+        let rules = rules.into_iter().map(|(kind, text, pattern, ignore_case)| {
+            let matcher = match kind {
+                0 => Matcher::Equals(text),
+                1 => Matcher::Prefix(text),
+                2 => Matcher::Contains(text),
+                _ => Matcher::Matches(pattern),
+            };
+            Rule { ignore_case, ..rule(matcher) }
+        });
+        let texts: Vec<String> = few().collect();
+        trial::check(&book(rules), &texts);
     }
 
     #[test]
