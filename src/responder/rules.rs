@@ -8,6 +8,7 @@ mod certain;
 mod checked;
 mod compile;
 mod fold;
+mod futile;
 mod gaps;
 mod hearing;
 mod literals;

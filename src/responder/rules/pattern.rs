@@ -13,6 +13,7 @@ use regex_syntax::hir::{Hir, Look, LookSet};
 
 use super::certain::Certainties;
 use super::fold::{Folding, ignores_case};
+use super::futile::objection;
 use super::template::Mistake;
 
 /// How long a pattern may be.
@@ -115,6 +116,11 @@ impl Pattern {
     /// what its looks see.
     pub(super) fn ignores_all_case(&self) -> bool {
         ignores_case(&self.hir)
+    }
+
+    /// Why no text fits it, if that is so.
+    pub(super) fn objection(&self) -> Option<&'static str> {
+        objection(&self.hir)
     }
 
     /// `None`: nothing that could be looked for.

@@ -58,6 +58,7 @@ struct Heard<'c> {
 pub(crate) fn check(book: &RuleBook, messages: &[impl AsRef<str>]) -> Vec<RuleFault> {
     let faults = Rules::compile(book).err().unwrap_or_default();
     faults.iter().for_each(|fault| check_fault(book, fault));
+    stay_silent(book, &faults, messages);
     if let Some((rules, left)) = reached(book, &faults) {
         converse(book, &rules, &left, messages);
     }
@@ -84,6 +85,27 @@ fn check_fault(book: &RuleBook, fault: &RuleFault) {
     assert!(text.is_char_boundary(at), "{said}");
 }
 
+/// What is said of a rule that never answers.
+const NEVER: [&str; 3] = ["is never reached", "never fits", "never becomes this"];
+
+/// No rule answers of which that was told.
+#[track_caller]
+fn stay_silent(book: &RuleBook, faults: &[RuleFault], messages: &[impl AsRef<str>]) {
+    let is_told = |fault: &RuleFault| NEVER.iter().any(|said| fault.problem.starts_with(said));
+    if !faults.iter().all(is_told) {
+        return;
+    }
+    let mut model = Model::new(book);
+    for (number, message) in (1..).zip(messages.iter().map(AsRef::as_ref)) {
+        let heard = model.hear(number, message);
+        let fault = faults.iter().find(|fault| heard.rule.is_some() && fault.rule == heard.rule);
+        assert_eq!(fault, None, "it answers {number}: {message:?}");
+        if !matches!(heard.answer, Answer::Reply | Answer::Silence) {
+            return;
+        }
+    }
+}
+
 /// The book without what is refused as never reached, and the numbers of what is left: by the
 /// promise of such a refusal that book answers as the whole one. `None`: something else is wrong.
 fn reached(book: &RuleBook, faults: &[RuleFault]) -> Option<(Arc<Rules>, Vec<usize>)> {
@@ -93,7 +115,7 @@ fn reached(book: &RuleBook, faults: &[RuleFault]) -> Option<(Arc<Rules>, Vec<usi
     loop {
         for fault in faults.iter().rev() {
             match fault.rule {
-                Some(rule) if fault.problem.starts_with("is never reached") => {
+                Some(rule) if NEVER[..2].iter().any(|said| fault.problem.starts_with(said)) => {
                     left.remove(rule);
                     book.rules.remove(rule);
                 }

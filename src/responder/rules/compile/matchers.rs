@@ -36,7 +36,14 @@ impl<'b> Compiler<'b> {
             return None;
         }
         match self.pattern(text, rule.ignore_case) {
-            Ok(pattern) => Some(Test::Matches(pattern)),
+            Ok(pattern) => {
+                let problem = self.patterns[pattern].objection();
+                if let Some(problem) = problem.filter(|_| !self.gaps.of(at).reach) {
+                    self.faults.push(place.fault(None, problem));
+                    return None;
+                }
+                Some(Test::Matches(pattern))
+            }
             Err(Mistake { at, problem }) => {
                 self.faults.push(place.fault(Some(at), problem));
                 None

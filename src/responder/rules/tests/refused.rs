@@ -171,6 +171,30 @@ fn a_pattern_that_is_none_is_refused_at_its_byte() {
 }
 
 #[test]
+fn a_pattern_that_no_text_fits_is_refused() {
+    let edge = "never fits: something would have to stand";
+    check_rule(
+        matches("a^b").sends("${0}"),
+        [&format!(
+            "rule[1]: matches: {edge} before the text's beginning, ^; (?m) makes it the beginning \
+             of a line"
+        )],
+    );
+    check_rule(
+        matches("x$y"),
+        [&format!(
+            "rule[1]: matches: {edge} behind the text's end, $; (?m) makes it the end of a line"
+        )],
+    );
+    check_rule(
+        matches(r"[^\s\S]"),
+        ["rule[1]: matches: never fits: a class in it has no character"],
+    );
+    // Where case is none, there is one.
+    is_taken([matches("[a&&A]").ignoring_case()]);
+}
+
+#[test]
 fn a_pattern_has_bounds() {
     check_rule(
         matches(r"(\w{100}){100}"),
