@@ -1,6 +1,7 @@
 //! From what was written to what is carried out. Every fault is noted and the work goes on, so
 //! that the author sees all of them at once.
 
+mod awaited;
 mod matchers;
 mod reached;
 
@@ -79,6 +80,8 @@ struct Compiler<'b> {
 struct Known {
     values: BTreeSet<String>,
     is_open: bool,
+    /// Whether it is open by what could not be read.
+    is_unknown: bool,
 }
 
 impl<'b> Compiler<'b> {
@@ -118,7 +121,7 @@ impl<'b> Compiler<'b> {
         let send = self.texts(place, &self.book.default, captures);
         let counter = (send.len() > 1).then(|| self.counter());
         let default = Plan { send: send.into(), counter, ..Plan::default() };
-        self.check_reach(&tests);
+        self.check_reach(&tests, &plans);
         let Self { values, variables, patterns, counters, mut faults, book, .. } = self;
         if faults.is_empty() {
             let tests: Vec<Test> = tests.into_iter().flatten().collect();
@@ -276,10 +279,13 @@ impl<'b> Compiler<'b> {
             let told = self.faults.len();
             let template = self.template(place, text, Some(captures));
             // What it is meant to become is not known either.
-            let is_unknown = self.faults.len() > told || self.gaps.values.contains(name);
+            let is_unknown = self.faults.len() > told
+                || self.gaps.values.contains(name)
+                || matches!(captures, Captures::Unknown);
             let variable = self.variable(name).expect("every variable that is set is known");
             let known = self.becomes.entry(name).or_default();
             known.is_open |= is_unknown;
+            known.is_unknown |= is_unknown;
             let becomes = match template.fixed() {
                 Some(value) => {
                     known.values.insert(value.to_owned());

@@ -1,16 +1,20 @@
 //! What all rules together make of one: it is never reached, or waits for what never comes.
 
+use std::collections::BTreeSet;
+
 use super::{Compiler, Place, key, written};
 use crate::nearest::nearest;
 use crate::responder::rules::Matcher;
 use crate::responder::rules::checked::Test;
+use crate::responder::rules::plan::Plan;
 use crate::responder::rules::reach::{self, Subject};
 use crate::responder::rules::template::{cut, listed};
 
 impl Compiler<'_> {
-    pub(super) fn check_reach(&mut self, tests: &[Option<Test>]) {
+    pub(super) fn check_reach(&mut self, tests: &[Option<Test>], plans: &[Plan]) {
+        let in_vain = self.in_vain(plans);
         for at in 0..self.book.rules.len() {
-            self.check_when(at);
+            self.check_when(at, &in_vain);
         }
         let rules = &self.book.rules;
         let tests = tests.iter().enumerate();
@@ -38,7 +42,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn check_when(&mut self, at: usize) {
+    fn check_when(&mut self, at: usize, in_vain: &BTreeSet<(usize, usize)>) {
         if self.gaps.names {
             return;
         }
@@ -58,7 +62,13 @@ impl Compiler<'_> {
                 continue;
             };
             let value = self.ends.settle(value);
-            let initial = &self.values[self.variable(name).expect("what is set is known")];
+            let variable = self.variable(name).expect("what is set is known");
+            if in_vain.contains(&(at, variable)) {
+                let problem = "never becomes this: what sets it so waits in vain itself";
+                self.faults.push(place.fault(Some(0), problem));
+                continue;
+            }
+            let initial = &self.values[variable];
             let is_open = known.is_open || self.gaps.values.contains(name);
             if is_open || known.values.contains(&value) || **initial == *value {
                 continue;

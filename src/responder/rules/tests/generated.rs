@@ -1,6 +1,8 @@
 //! Any rules and any messages, against a model that tries one rule after another.
 
-use proptest::collection::vec;
+use std::collections::BTreeMap;
+
+use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
 use regex_automata::meta::Regex;
@@ -130,6 +132,12 @@ fn few() -> impl Iterator<Item = String> {
     })
 }
 
+/// Some variables, each with one of these values.
+fn variables(values: &'static [&'static str]) -> impl Strategy<Value = BTreeMap<String, String>> {
+    let owned = |texts: &'static [&'static str]| select(texts).prop_map(str::to_owned);
+    btree_map(owned(&["x", "y", "z"]), owned(values), 0..3)
+}
+
 /// Anything at all, and often what means something.
 fn odd() -> impl Strategy<Value = String> {
     let pieces = [
@@ -229,6 +237,25 @@ proptest! {
         });
         let texts: Vec<String> = few().collect();
         trial::check(&book(rules), &texts);
+    }
+
+    #[test]
+    fn a_rule_is_only_told_to_wait_in_vain_if_no_message_opens_it(
+        state in variables(&["", "1", "2"]),
+        rules in vec(
+            (
+                select(&["a", "b"][..]),
+                variables(&["", "1", "2"]),
+                variables(&["", "1", "2", "{message}", "{x}"]),
+            ),
+            1..7,
+        ),
+        messages in vec(select(&["a", "b", "1"][..]), 0..30),
+    ) {
+        let rules = rules.into_iter().map(|(text, when, set)| {
+            Rule { when, set, ..rule(Matcher::Contains(text.to_owned())) }
+        });
+        trial::check(&RuleBook { state, ..book(rules) }, &messages);
     }
 
     #[test]

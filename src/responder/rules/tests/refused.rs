@@ -150,8 +150,48 @@ fn a_condition_that_never_holds_is_a_fault() {
             "rule[2]: when.mode, byte 0: never becomes this, only \"command\", \"data\"",
             &format!("rule[3]: when.mod: {nobody}; did you mean \"mode\"?"),
             &format!("rule[4]: when.volts: {nobody}, so there is nothing to wait for"),
+            &format!("rule[5]: when.mode2, byte 0: {IN_VAIN}"),
         ],
     );
+}
+
+const IN_VAIN: &str = "never becomes this: what sets it so waits in vain itself";
+
+#[test]
+fn a_condition_that_only_rules_make_hold_that_wait_in_vain_is_a_fault() {
+    let state = variables([("m", "a")]);
+    let said = |rule: usize| format!("rule[{rule}]: when.m, byte 0: {IN_VAIN}");
+    let rules = [equals("1").when("m", "b").sets("m", "b"), equals("2").when("m", "b")];
+    check(&RuleBook { state: state.clone(), ..book(rules) }, [&*said(0), &*said(1)]);
+    let ring =
+        [equals("1").when("m", "b").sets("m", "c"), equals("2").when("m", "c").sets("m", "b")];
+    check(&RuleBook { state: state.clone(), ..book(ring.clone()) }, [&*said(0), &*said(1)]);
+    let open = [equals("1").when("m", "b").sets("m", "{message}"), equals("2").when("m", "c")];
+    check(&RuleBook { state: state.clone(), ..book(open) }, [&*said(0), &*said(1)]);
+    // Where one is told whom nobody opens, those behind it are not.
+    let rules = [equals("1").sets("m", "b"), equals("2").when("m", "idle").sets("n", "1")];
+    check(
+        &RuleBook { state: state.clone(), ..book(rules.into_iter().chain([any().when("n", "1")])) },
+        ["rule[1]: when.m, byte 0: never becomes this, only \"a\", \"b\""],
+    );
+    // Each is opened by one before it.
+    for way_in in [equals("0").sets("m", "c"), equals("0").sets("m", "{message}")] {
+        let rules = ring.clone().into_iter().chain([way_in]);
+        Rules::compile(&RuleBook { state: state.clone(), ..book(rules) }).unwrap();
+    }
+    let rules = [
+        equals("1").when("m", "a").when("n", "").sets("n", "1"),
+        equals("2").when("m", "b").when("n", "2"),
+        equals("3").when("n", "1").sets("n", "2").sets("m", "b"),
+    ];
+    Rules::compile(&RuleBook { state, ..book(rules) }).unwrap();
+}
+
+#[test]
+fn ten_thousand_states_one_behind_the_other_are_all_reached() {
+    let step = |at: u32| equals("next").when("m", &at.to_string()).sets("m", &(at + 1).to_string());
+    let state = variables([("m", "0")]);
+    Rules::compile(&RuleBook { state, ..book((0..10_000).rev().map(step)) }).unwrap();
 }
 
 // ---- matchers ----
