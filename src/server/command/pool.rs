@@ -267,6 +267,14 @@ impl<R> Pool<R> {
         }
     }
 
+    /// Why the process is on its way out, if it is.
+    pub(super) fn why(&self, key: Key) -> Option<Why> {
+        match self.processes.get(&key)?.state {
+            State::Ending(why) => Some(why),
+            State::Starting | State::Live => None,
+        }
+    }
+
     /// The next line that the process is to read.
     pub(super) fn unwritten(&mut self, key: Key) -> Option<&[u8]> {
         let process = self.processes.get_mut(&key)?;

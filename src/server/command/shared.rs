@@ -35,9 +35,6 @@ use super::tokens::Tokens;
 /// What the keeper ends a process with, unless it stays.
 const SIGTERM: i32 = rustix::process::Signal::TERM.as_raw();
 
-/// Said of a process that had to be ended.
-const NO_REPLY: &str = "a process was ended: no reply within reply_timeout";
-
 /// An answer that found its worker's inbox full is offered again so much later.
 const OFFER_AGAIN: Duration = Duration::from_millis(5);
 
@@ -288,19 +285,11 @@ impl SharedProgram {
         if let Some(trouble) = trouble(why, status).filter(|_| !has_replied) {
             self.note_trouble(&trouble);
         }
-        if let Some(running) = &process.running {
+        if let Some(running) = &process.running
+            && matches!(why, None | Some(Why::Timeout))
+        {
             let (listener, pid) = (&self.plan.name, running.id.pid());
-            match why {
-                None => info!(listener, pid, %status, "a process ended"),
-                Some(Why::Timeout) if has_replied => warn!(listener, pid, "{NO_REPLY}"),
-                // Whoever has just written the program meets this first.
-                Some(Why::Timeout) => warn!(
-                    listener,
-                    pid,
-                    "{NO_REPLY}, nor ever before: is each line flushed (python3 -u, stdbuf -oL)?"
-                ),
-                Some(_) => {}
-            }
+            info!(listener, pid, %status, "a process ended");
         }
         self.act(desk);
         self.conclude_proof(desk);

@@ -98,7 +98,7 @@ fn a_process_that_takes_too_long_is_replaced_and_its_client_closed() {
     eventually_gone(pid);
     let metrics = server.eventually("its end is counted", |it| ends(it, "timeout") == 1.0);
     assert_eq!(of_main(&metrics, "timeouts_total"), 1.0);
-    let said = "a process was ended: no reply within reply_timeout";
+    let said = "a process is ended: no reply within reply_timeout";
     eventually("it is logged", || server.logged(said).is_some());
     assert_eq!(server.logged(said).unwrap()["pid"], pid);
     drop(client);
@@ -110,6 +110,29 @@ fn a_process_that_takes_too_long_is_replaced_and_its_client_closed() {
 }
 
 #[test]
+fn a_process_that_takes_too_long_is_told_of_when_it_is_given_up_and_when_it_ends() {
+    // It stays for the two seconds until it is killed.
+    let program = sh("trap '' TERM; read x; exec tail -f /dev/null");
+    let server =
+        Server::start(&config(&program, "framing = \"line\"\nreply_timeout = \"300ms\"", ""));
+    let mut client = server.connect();
+    client.send("x\n");
+    client.expect_end();
+    eventually("its end is logged", || server.logged("a process ended").is_some());
+    let said: Vec<String> = server.log().iter().map(|event| event["message"].to_string()).collect();
+    let of = |text: &str| -> Vec<usize> {
+        let told = said.iter().enumerate().filter(|(_, said)| said.contains(text));
+        told.map(|(at, _)| at).collect()
+    };
+    let told = [of("no reply within"), of("ignored SIGTERM"), of("a process ended")];
+    let [[given_up], [killed], [ended]] = told.each_ref().map(Vec::as_slice) else {
+        panic!("{said:#?}");
+    };
+    assert!(given_up < killed && killed < ended, "{said:#?}");
+    assert_eq!(server.logged("a process ended").unwrap()["status"], "signal: 9 (SIGKILL)");
+}
+
+#[test]
 fn a_process_that_never_answers_is_said_to_buffer_its_output() {
     // Without -u, and its output a pipe.
     let program = python("print(line)").replace("\"-u\", ", "");
@@ -118,7 +141,7 @@ fn a_process_that_never_answers_is_said_to_buffer_its_output() {
     let mut client = server.connect();
     client.send("x\n");
     client.expect_end();
-    let said = "a process was ended: no reply within reply_timeout, nor ever before: is each line \
+    let said = "a process is ended: no reply within reply_timeout, nor ever before: is each line \
                 flushed (python3 -u, stdbuf -oL)?";
     eventually("it is logged", || server.logged(said).is_some());
 }

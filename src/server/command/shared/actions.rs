@@ -7,10 +7,13 @@ use tracing::{info, warn};
 
 use crate::metrics::names::{CommandRefusal, ProcessState};
 use crate::responder::{Late, Ticket};
-use crate::server::command::pool::{Action, Doing, Failure, Key};
+use crate::server::command::pool::{Action, Doing, Failure, Key, Why};
 use crate::server::command::proof::Proof;
 
 use super::{Asker, Desk, OFFER_AGAIN, Process, SharedProgram};
+
+/// Said of a process that is given up.
+const NO_REPLY: &str = "a process is ended: no reply within reply_timeout";
 
 impl SharedProgram {
     /// Does what the pool wants done.
@@ -36,6 +39,7 @@ impl SharedProgram {
                 }
                 Action::Fail(asker, failure) => self.fail(asker, failure, desk),
                 Action::End(key) => {
+                    self.tell_given_up(key);
                     if let Some(running) = self.running(key) {
                         let id = running.id;
                         self.keeper.end(id);
@@ -66,6 +70,24 @@ impl SharedProgram {
         if length != self.shown_queue {
             self.shown_queue = length;
             self.plan.instruments.queue_length(length);
+        }
+    }
+
+    /// Who looks for why a client was closed finds it at that time: the process may stay for
+    /// another while.
+    fn tell_given_up(&mut self, key: Key) {
+        if self.pool.why(key) != Some(Why::Timeout) {
+            return;
+        }
+        let (pid, listener) = (self.pid(key), &self.plan.name);
+        if self.pool.has_replied(key) {
+            warn!(listener, pid, "{NO_REPLY}");
+        } else {
+            // Whoever has just written the program meets this first.
+            warn!(
+                listener,
+                pid, "{NO_REPLY}, nor ever before: is each line flushed (python3 -u, stdbuf -oL)?"
+            );
         }
     }
 

@@ -120,7 +120,7 @@ impl SharedProgram {
         }
     }
 
-    fn pid(&mut self, key: Key) -> Option<u32> {
+    pub(super) fn pid(&mut self, key: Key) -> Option<u32> {
         self.running(key).map(|running| running.id.pid())
     }
 }
