@@ -22,6 +22,12 @@ const FREE: u32 = 256;
 const PAUSE: [Duration; 2] = [Duration::from_millis(4), Duration::from_millis(100)];
 const TIME_TO_END: Duration = Duration::from_millis(1);
 
+/// One that still works so long after its first word does what its client wants,
+const LONGEST_END: Duration = Duration::from_millis(20);
+
+/// and so does one that has not said any by then.
+const LONGEST_START: Duration = Duration::from_secs(1);
+
 /// Nobody waits for longer than that until others have done with their work: they may never have.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -85,20 +91,21 @@ impl Starts {
 }
 
 impl Start {
-    /// How long it took to its first word, once it has ended or waits for something.
+    /// How long it took to its first word, once it has ended, waits for something or works on.
     fn done(&mut self, now: Instant) -> Option<Duration> {
         let Progress { spoke, has_ended } = (self.watch)();
         if !has_ended {
             if now < self.look_at {
                 return None;
             }
-            if is_running(self.pid) {
+            let until = spoke.map_or(self.began + LONGEST_START, |at| at + LONGEST_END);
+            if now < until && is_running(self.pid) {
                 self.worked = now.saturating_duration_since(self.began);
                 self.look_at = now + within(self.worked / 4);
                 return None;
             }
         }
-        // One that never spoke took no longer than until it was looked.
+        // One that never spoke took no longer than until the look before.
         Some(spoke.map_or(self.worked, |at| at.saturating_duration_since(self.began)))
     }
 }
@@ -197,6 +204,22 @@ mod tests {
         check_looks(0, [4, 4, 4, 4]);
         check_looks(63, [64, 16, 20, 25]);
         check_looks(1000, [100, 25, 31, 39]);
+    }
+
+    #[test]
+    fn who_works_on_and_on_is_not() {
+        let (busy, began) = (Process::busy(), Instant::now());
+        let has_room_after = |age: Duration, spoke: Option<Instant>| {
+            let mut starts = Starts::with(1);
+            let watch = Box::new(move || Progress { spoke, has_ended: false });
+            starts.begin(began, busy.0.id(), watch);
+            starts.has_room(began + age)
+        };
+        assert!(!has_room_after(LONGEST_START - MS, None));
+        assert!(has_room_after(LONGEST_START, None));
+        let spoke = Some(began + 100 * MS);
+        assert!(!has_room_after(100 * MS + LONGEST_END - MS, spoke));
+        assert!(has_room_after(100 * MS + LONGEST_END, spoke));
     }
 
     #[track_caller]
