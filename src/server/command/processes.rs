@@ -17,6 +17,7 @@ use super::child::{Child, End, Phase};
 use super::members;
 use super::order::{Order, ProcessId, Shared, SpawnError, WAKER};
 use super::orphans;
+use super::program::Program;
 use super::spawn::{self, Berths, Spawned};
 use super::standard_error::{Found, SHARE_BYTES};
 use super::starts::{PATIENCE, Starts};
@@ -155,8 +156,8 @@ impl Processes {
     }
 
     fn wait(&self) -> Option<Duration> {
-        let [first, behind] = &self.orders;
-        let is_ordered = !first.is_empty() || (self.held.is_none() && !behind.is_empty());
+        let [of_pools, behind] = &self.orders;
+        let is_ordered = !of_pools.is_empty() || (self.held.is_none() && !behind.is_empty());
         if is_ordered || !self.shared.ends.lock().is_empty() {
             return Some(Duration::ZERO);
         }
@@ -187,18 +188,19 @@ impl Processes {
         if self.held.is_none() {
             self.held = behind.try_recv().ok();
         }
-        let ordered = self.held.as_ref()?.ordered;
-        if self.may_start(ordered) { self.held.take() } else { None }
+        let held = self.held.as_ref()?;
+        let (ordered, program) = (held.ordered, name_of(&held.program));
+        if self.may_start(ordered, program) { self.held.take() } else { None }
     }
 
     /// Whether the process of a connection may start now that was ordered then. If not, it is
     /// looked again, and whoever orders more need not wake this thread.
-    fn may_start(&mut self, ordered: Instant) -> bool {
+    fn may_start(&mut self, ordered: Instant, program: usize) -> bool {
         let now = Instant::now();
-        let is_due = self.stopping.is_some() || now >= ordered + PATIENCE;
-        let may_start = is_due || self.starts.has_room(now);
+        let has_room = self.starts.has_room(now, program);
+        let may_start = has_room || self.stopping.is_some() || now >= ordered + PATIENCE;
         self.shared.is_full.store(!may_start, Ordering::Relaxed);
-        // What was not told before is seen after.
+        // Whose order has not seen that, his order is seen by the look that follows.
         fence(Ordering::SeqCst);
         may_start
     }
@@ -218,6 +220,7 @@ impl Processes {
         self.next += 1;
         debug!(listener = program.listener, pid = id.pid(), "process started");
         let is_survived = connection.is_some();
+        let name = name_of(&program);
         let mut child = Child::new(id, program, (pid, pidfd), standard_error, ended, is_survived);
         let (end, said) = (Token(id.number * 2), said(id.number));
         if let Err(error) = child.register(self.poll.registry(), end, said) {
@@ -227,7 +230,7 @@ impl Processes {
         self.shared.groups.insert(pid);
         self.children.insert(id.number, child);
         if let Some(watch) = connection {
-            self.starts.begin(Instant::now(), id.pid(), watch);
+            self.starts.begin(Instant::now(), name, id.pid(), watch);
         }
         started(Ok(id));
     }
@@ -399,6 +402,11 @@ impl Processes {
             self.children.remove(&number);
         }
     }
+}
+
+/// What a program is called here, which lives as long as the server.
+fn name_of(program: &Arc<Program>) -> usize {
+    Arc::as_ptr(program).addr()
 }
 
 /// The token of a process's standard error.

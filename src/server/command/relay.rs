@@ -59,7 +59,7 @@ impl Exchange {
             ends: Box::new(move || waiting.take_ends()),
             ordered: Instant::now(),
             connection: Some(Box::new(move || starting.life.progress())),
-            started: Box::new(move |result| first.0.started(&first.1.life, result)),
+            started: Box::new(move |result| first.0.started(&first.1, result)),
             ended: Box::new(move |process, status| {
                 let (exchange, conduit) = last;
                 exchange.ended(conduit, process, status);
@@ -68,7 +68,8 @@ impl Exchange {
     }
 
     /// The process that was ordered runs, or does not.
-    fn started(&self, life: &Life, result: Result<ProcessId, SpawnError>) {
+    fn started(&self, conduit: &Conduit, result: Result<ProcessId, SpawnError>) {
+        let life = &conduit.life;
         match result {
             Ok(process) => {
                 self.instruments.started();
@@ -78,6 +79,8 @@ impl Exchange {
             }
             Err(error) => {
                 life.fail();
+                // Nobody may have taken them, and our end of them tells the worker.
+                conduit.close_ends();
                 if !matches!(error, SpawnError::Unwanted) {
                     self.note_failure(&error, !life.is_told());
                 }

@@ -3,6 +3,7 @@
 //! end: more of them than there are processors only take it and its caches from each other, and
 //! from those who could already answer.
 
+use std::collections::BTreeMap;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use super::orphans::is_running;
 /// than that gains.
 const SHORT: Duration = Duration::from_millis(3);
 
-/// After a short one so many more are taken for short.
+/// After a short one so many more of its program are taken for short.
 const FREE: u32 = 256;
 
 /// It is looked whether a process still works once it should have said its first, and had time to
@@ -28,26 +29,41 @@ const LONGEST_END: Duration = Duration::from_millis(20);
 /// and so does one that has not said any by then.
 const LONGEST_START: Duration = Duration::from_secs(1);
 
-/// Nobody waits for longer than that until others have done with their work: they may never have.
+/// Nobody waits for longer than that until others have done with their work.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Those that are at work.
+/// Those that are at work, never more than there are processors.
 pub(super) struct Starts {
     at_work: Vec<Start>,
     most: usize,
-    /// How many may start beside them.
+    /// By program, as whoever asks calls it.
+    habits: BTreeMap<usize, Habit>,
+}
+
+/// How a program starts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Habit {
+    /// How long it works until it says its first, or waits.
+    takes: Duration,
+    /// How many may start beside those at work.
     free: u32,
-    /// How long the last one took until it said its first.
-    took: Duration,
 }
 
 struct Start {
+    program: usize,
     pid: u32,
     began: Instant,
     watch: Watch,
     look_at: Instant,
     /// How old it was when it was last seen to work.
     worked: Duration,
+}
+
+/// What is seen of one that is at work.
+enum Seen {
+    AtWork,
+    /// No longer; `Some` = it took about so long to its first word, or until it waited.
+    Done(Option<Duration>),
 }
 
 impl Starts {
@@ -57,31 +73,37 @@ impl Starts {
     }
 
     fn with(most: usize) -> Self {
-        Self { at_work: Vec::new(), most, free: 0, took: Duration::ZERO }
+        Self { at_work: Vec::new(), most, habits: BTreeMap::new() }
     }
 
-    /// One has started, for which there was room.
-    pub(super) fn begin(&mut self, now: Instant, pid: u32, watch: Watch) {
-        if self.free > 0 {
-            self.free -= 1;
-            return;
+    /// One of that program has started.
+    pub(super) fn begin(&mut self, now: Instant, program: usize, pid: u32, watch: Watch) {
+        let habit = self.habits.entry(program).or_default();
+        if habit.free > 0 {
+            habit.free -= 1;
+        } else if self.at_work.len() < self.most {
+            let look_at = now + within(habit.takes + TIME_TO_END);
+            let worked = Duration::ZERO;
+            self.at_work.push(Start { program, pid, began: now, watch, look_at, worked });
         }
-        let look_at = now + within(self.took + TIME_TO_END);
-        self.at_work.push(Start { pid, began: now, watch, look_at, worked: Duration::ZERO });
     }
 
-    /// Whether one more may start now.
-    pub(super) fn has_room(&mut self, now: Instant) -> bool {
-        let (free, last) = (&mut self.free, &mut self.took);
-        self.at_work.retain_mut(|start| {
-            let Some(took) = start.done(now) else { return true };
-            *last = took;
-            if took <= SHORT {
-                *free = FREE;
+    /// Whether one more of that program may start now.
+    pub(super) fn has_room(&mut self, now: Instant, program: usize) -> bool {
+        let habits = &mut self.habits;
+        self.at_work.retain_mut(|start| match start.look(now) {
+            Seen::AtWork => true,
+            Seen::Done(took) => {
+                let habit = habits.entry(start.program).or_default();
+                if let Some(took) = took {
+                    habit.takes = took;
+                    habit.free = if took <= SHORT { FREE } else { 0 };
+                }
+                false
             }
-            false
         });
-        self.free > 0 || self.at_work.len() < self.most
+        let is_free = self.habits.get(&program).is_some_and(|habit| habit.free > 0);
+        is_free || self.at_work.len() < self.most
     }
 
     /// When there may be room, though nobody has ended.
@@ -91,22 +113,27 @@ impl Starts {
 }
 
 impl Start {
-    /// How long it took to its first word, once it has ended, waits for something or works on.
-    fn done(&mut self, now: Instant) -> Option<Duration> {
+    fn look(&mut self, now: Instant) -> Seen {
         let Progress { spoke, has_ended } = (self.watch)();
-        if !has_ended {
-            if now < self.look_at {
-                return None;
-            }
-            let until = spoke.map_or(self.began + LONGEST_START, |at| at + LONGEST_END);
-            if now < until && is_running(self.pid) {
-                self.worked = now.saturating_duration_since(self.began);
-                self.look_at = now + within(self.worked / 4);
-                return None;
-            }
+        let spoke_after = spoke.map(|at| at.saturating_duration_since(self.began));
+        if has_ended {
+            return Seen::Done(spoke_after);
         }
-        // One that never spoke took no longer than until the look before.
-        Some(spoke.map_or(self.worked, |at| at.saturating_duration_since(self.began)))
+        if now < self.look_at {
+            return Seen::AtWork;
+        }
+        let until = spoke.map_or(self.began + LONGEST_START, |at| at + LONGEST_END);
+        if now < until && is_running(self.pid) {
+            self.worked = now.saturating_duration_since(self.began);
+            self.look_at = now + within(self.worked / 4);
+            return Seen::AtWork;
+        }
+        // Of one that was looked at late nobody knows when it had done, and a word may have waited
+        // for its client's.
+        let is_late = now >= self.look_at + PAUSE[0];
+        let looked = self.look_at.saturating_duration_since(self.began);
+        let took = self.worked.max(looked * 3 / 4);
+        Seen::Done((!is_late).then(|| spoke_after.map_or(took, |spoke| spoke.min(took))))
     }
 }
 
@@ -150,8 +177,17 @@ mod tests {
         }
     }
 
+    const PROGRAM: usize = 7;
+
     fn silent() -> Watch {
         Box::new(|| Progress { spoke: None, has_ended: false })
+    }
+
+    /// Room for one, of a program that takes so many milliseconds.
+    fn with_habit(takes: u32) -> Starts {
+        let mut starts = Starts::with(1);
+        starts.habits.insert(PROGRAM, Habit { takes: takes * MS, free: 0 });
+        starts
     }
 
     /// How many may start at once after one that took so long until it said its first, and ended.
@@ -161,21 +197,22 @@ mod tests {
         let now = Instant::now();
         let begin = |starts: &mut Starts| {
             let seen = progress.clone();
-            starts.begin(now, busy.0.id(), Box::new(move || *seen.lock()));
+            starts.begin(now, PROGRAM, busy.0.id(), Box::new(move || *seen.lock()));
         };
         let mut starts = Starts::with(1);
-        assert!(starts.has_room(now));
+        assert!(starts.has_room(now, PROGRAM));
         begin(&mut starts);
         progress.lock().spoke = Some(now + took);
-        assert!(!starts.has_room(now), "it may end at once");
+        assert!(!starts.has_room(now, PROGRAM), "it may end at once");
         progress.lock().has_ended = true;
-        assert!(starts.has_room(now));
+        assert!(starts.has_room(now, PROGRAM));
         progress.lock().has_ended = false;
         let mut room = 0;
-        while starts.has_room(now) {
+        while starts.has_room(now, PROGRAM) {
             begin(&mut starts);
             room += 1;
         }
+        assert!(!starts.has_room(now, PROGRAM + 1), "another program is not to be known by it");
         room
     }
 
@@ -189,13 +226,13 @@ mod tests {
     #[track_caller]
     fn check_looks(took: u32, pauses: [u32; 4]) {
         let (busy, mut now) = (Process::busy(), Instant::now());
-        let mut starts = Starts { took: took * MS, ..Starts::with(1) };
-        starts.begin(now, busy.0.id(), silent());
+        let mut starts = with_habit(took);
+        starts.begin(now, PROGRAM, busy.0.id(), silent());
         for pause in pauses {
             let at = starts.wake().expect("it is looked again");
             assert_eq!(at.duration_since(now).as_millis(), u128::from(pause));
             now = at;
-            assert!(!starts.has_room(now), "after {pause} ms");
+            assert!(!starts.has_room(now, PROGRAM), "after {pause} ms");
         }
     }
 
@@ -212,8 +249,8 @@ mod tests {
         let has_room_after = |age: Duration, spoke: Option<Instant>| {
             let mut starts = Starts::with(1);
             let watch = Box::new(move || Progress { spoke, has_ended: false });
-            starts.begin(began, busy.0.id(), watch);
-            starts.has_room(began + age)
+            starts.begin(began, PROGRAM, busy.0.id(), watch);
+            starts.has_room(began + age, PROGRAM)
         };
         assert!(!has_room_after(LONGEST_START - MS, None));
         assert!(has_room_after(LONGEST_START, None));
@@ -222,11 +259,41 @@ mod tests {
         assert!(has_room_after(100 * MS + LONGEST_END, spoke));
     }
 
+    /// What is known of a program that was said to take `took` ms, after a process of it was found
+    /// waiting so long after its look was due; it said its first after `spoke` ms.
+    #[track_caller]
+    fn check_learns(took: u32, late: u32, spoke: Option<u32>, expected: Habit) {
+        let (waiting, began) = (Process::of("echo; read line"), Instant::now());
+        let mut starts = with_habit(took);
+        let spoke = spoke.map(|after| began + after * MS);
+        let watch = Box::new(move || Progress { spoke, has_ended: false });
+        starts.begin(began, PROGRAM, waiting.0.id(), watch);
+        let at = starts.wake().expect("it is looked") + late * MS;
+        while is_running(waiting.0.id()) {
+            std::thread::yield_now();
+        }
+        assert!(starts.has_room(at, PROGRAM));
+        assert_eq!(starts.habits[&PROGRAM], expected);
+    }
+
+    #[test]
+    fn what_was_expected_comes_down_to_what_is_seen() {
+        let takes = |takes: u32, free| Habit { takes: takes * MS, free };
+        check_learns(63, 0, None, takes(48, 0));
+        check_learns(0, 0, None, takes(3, FREE));
+        // The word of one whose client waits tells nothing of its start, an early one does.
+        check_learns(63, 0, Some(60), takes(48, 0));
+        check_learns(63, 0, Some(40), takes(40, 0));
+        // Nor does a look long after it was due.
+        check_learns(63, 4, None, takes(63, 0));
+        check_learns(63, 10_000, None, takes(63, 0));
+    }
+
     #[track_caller]
     fn check_is_not_waited_for(script: &str) {
         let (process, mut starts) = (Process::of(script), Starts::with(1));
-        starts.begin(Instant::now(), process.0.id(), silent());
-        while !starts.has_room(starts.wake().expect("it is looked again")) {
+        starts.begin(Instant::now(), PROGRAM, process.0.id(), silent());
+        while !starts.has_room(starts.wake().expect("it is looked again"), PROGRAM) {
             std::thread::yield_now();
         }
     }
