@@ -200,7 +200,7 @@ impl Processes {
         let has_room = self.starts.has_room(now, program);
         let may_start = has_room || self.stopping.is_some() || now >= ordered + PATIENCE;
         self.shared.is_full.store(!may_start, Ordering::Relaxed);
-        // Whose order has not seen that, his order is seen by the look that follows.
+        // An order whose sender has not seen this is seen by the look that follows.
         fence(Ordering::SeqCst);
         may_start
     }
