@@ -8,6 +8,7 @@ mod shared;
 mod trouble;
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::harness::{Metrics, Server, eventually};
@@ -84,4 +85,12 @@ fn eventually_gone(pid: u32) {
 fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+/// Writes a program that anybody may execute.
+fn script(path: &Path, text: &str) {
+    // Not by this process: what it has open for writing, a test that forks has open too.
+    let write = "printf '%s' \"$1\" > \"$0\" && chmod 755 \"$0\"";
+    let mut shell = std::process::Command::new("sh");
+    assert!(shell.args(["-c", write]).arg(path).arg(text).status().unwrap().success());
 }

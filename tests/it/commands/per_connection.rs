@@ -4,7 +4,6 @@ mod slow;
 mod start;
 
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 
 use super::*;
@@ -307,8 +306,7 @@ fn a_burst_of_clients_is_served_to_the_last_and_leaves_nothing() {
 fn a_process_that_cannot_be_started_costs_its_connection_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("program");
-    std::fs::write(&path, "#!/bin/sh\necho hello\n").unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    script(&path, "#!/bin/sh\necho hello\n");
     let server = each(&format!("[\"{}\"]", path.display()), "");
     assert_eq!(said(&server), "hello\n");
     std::fs::remove_file(path).unwrap();

@@ -1,6 +1,5 @@
 //! What a shared program may do wrong, and what a listener does then.
 
-use std::path::Path;
 use std::time::Instant;
 
 use super::*;
@@ -295,14 +294,6 @@ fn a_program_that_ends_instead_of_answering_is_found_out_at_the_start() {
     let keys = "self_test = \"ping\"\nself_test_timeout = \"300ms\"\nrestart_delay = \"5s\"";
     check_start(&sh("exit 7"), keys, &["ping", "exit status: 7"]);
     check_start("[\"no-such-program\"]", "", &["no-such-program"]);
-}
-
-/// A script with that text, which anybody may execute.
-fn script(path: &Path, text: &str) {
-    // Not by this process: what it has open for writing, a test that forks has open too.
-    let write = "printf '%s' \"$1\" > \"$0\" && chmod 755 \"$0\"";
-    let mut shell = std::process::Command::new("sh");
-    assert!(shell.args(["-c", write]).arg(path).arg(text).status().unwrap().success());
 }
 
 #[test]

@@ -40,8 +40,7 @@ fn more_than_a_pipe_holds_waits_for_the_start() {
 fn without_a_process_a_client_is_refused_whatever_it_has_said() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("program");
-    std::fs::write(&path, "#!/bin/sh\nexec cat\n").unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    script(&path, "#!/bin/sh\nexec cat\n");
     let server = each(&format!("[\"{}\"]", path.display()), "");
     std::fs::remove_file(path).unwrap();
     let says = |text: &[u8], finishes: bool| {
