@@ -227,3 +227,37 @@ fn tell_of(peer: Option<SocketAddr>, local: Option<SocketAddr>) -> Vec<(String, 
     }
     variables
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Instruments;
+    use crate::responder;
+    use crate::server::command::Setup;
+    use crate::server::command::pipes::read_into;
+
+    /// Its connection waits for nothing else.
+    #[test]
+    fn an_order_that_is_refused_at_once_is_told_by_the_pipe() {
+        let setup = Setup { argv: vec!["cat".to_owned()], ..Setup::default() };
+        let (keeper, _thread) = Keeper::start(0, || true).unwrap();
+        let instruments = Instruments::new([("main", true)], 0, &[], &[]).unwrap().command(0);
+        let exchange = Arc::new(Exchange {
+            listener: 0,
+            name: "main".to_owned(),
+            program: Arc::new(Program::resolve("main", &setup, |_| {}).unwrap()),
+            instruments: instruments.clone(),
+            keeper,
+            reporter: Reporter::new(|| {}).0,
+            notes: Notes::default(),
+            terminator: "",
+        });
+        let address = responder::Address { slot: 0, generation: 1, message: 0 };
+        let life = Life::new(instruments.process());
+        let (conduit, output) = Conduit::new(address, 0, life, pipes().unwrap());
+        let conduit = Arc::new(conduit);
+        exchange.order(&conduit, Vec::new());
+        assert!(conduit.life.has_failed());
+        assert_eq!(read_into(&output, &mut [0; 8]), Ok(0));
+    }
+}
